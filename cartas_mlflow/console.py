@@ -1,0 +1,75 @@
+"""What the user reads: one logger whose lines go to the terminal and, once a run has a folder, to its log file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_logger = logging.getLogger("cartas_mlflow")
+
+
+class _Terminal(logging.StreamHandler):
+    """Writes above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm = sys.modules.get("tqdm")
+        if tqdm is None:
+            super().emit(record)
+        else:
+            tqdm.tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+
+
+def open_console() -> None:
+    """Send the lines to standard output, as UTF-8 whatever the terminal's locale. Calling it again changes nothing."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    if not _logger.handlers:
+        _logger.addHandler(_Terminal(sys.stdout))
+        _logger.setLevel(logging.INFO)
+        _logger.propagate = False
+
+
+def say(text: str = "") -> None:
+    """Show one line, or a few, to the user."""
+    _logger.info(text)
+
+
+def say_box(text: str) -> None:
+    """Show a warning that must not be overlooked."""
+    lines = text.splitlines()
+    width = max(map(len, lines))
+    say(
+        "\n".join(
+            ["┌" + "─" * (width + 2) + "┐", *(f"│ {line:<{width}} │" for line in lines), "└" + "─" * (width + 2) + "┘"]
+        )
+    )
+
+
+@contextmanager
+def keep_log(path: Path) -> Iterator[None]:
+    """Also write what is said, with the time of day, to a file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    _logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        _logger.removeHandler(handler)
+        handler.close()
+
+
+def decimal(value: float, places: int) -> str:
+    """A number as Portuguese writes it: ``decimal(0.5, 2)`` -> ``0,50``."""
+    return f"{value:.{places}f}".replace(".", ",")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``1 h 02 min``, ``3 min 05 s`` or ``8,3 s``."""
+    if seconds < 60:
+        return f"{decimal(seconds, 1)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

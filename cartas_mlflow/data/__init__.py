@@ -1,0 +1,1 @@
+"""Table of readings -> model inputs. Never imports torch at import time."""

@@ -1,0 +1,49 @@
+"""Texts -> token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """``dataset``: columns input_ids, attention_mask, labels (lists of int, not padded) and length (int: the longer side)."""
+
+    dataset: Dataset
+    truncated: int
+    """Texts cut at the maximum length, prompts and targets together."""
+    unknown: int
+    """Tokens that the vocabulary does not know, prompts and targets together."""
+    longest: tuple[int, int]
+    """Tokens of the longest prompt and of the longest target."""
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], targets: Sequence[str], max_length: int
+) -> EncodedTexts:
+    """Tokenise prompts and targets without padding (batches are padded to their own longest text).
+
+    Args:
+        max_length: limit of both sides in tokens, ``</s>`` included.
+    """
+    from datasets import Dataset
+
+    full = tokenizer(list(prompts)), tokenizer(text_target=list(targets))
+    truncated = sum(len(ids) > max_length for side in full for ids in side["input_ids"])
+    inputs = tokenizer(list(prompts), truncation=True, max_length=max_length)
+    labels = tokenizer(text_target=list(targets), truncation=True, max_length=max_length)["input_ids"]
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in (*inputs["input_ids"], *labels))
+    columns = {
+        "input_ids": inputs["input_ids"],
+        "attention_mask": inputs["attention_mask"],
+        "labels": labels,
+        "length": [max(len(a), len(b)) for a, b in zip(inputs["input_ids"], labels, strict=True)],
+    }
+    longest = max(map(len, inputs["input_ids"])), max(map(len, labels))
+    return EncodedTexts(Dataset.from_dict(columns), truncated, unknown, longest)

@@ -1,0 +1,29 @@
+"""The errors that a user can cause.
+
+Each carries one Portuguese sentence that says what is wrong, where, and the mend. ``cli.main`` prints it and exits with
+code 2. Any other exception is a bug: it keeps its traceback and exits with code 1.
+"""
+
+
+class UserError(Exception):
+    """Something the user can mend; ``str(error)`` is the sentence shown to them."""
+
+
+class SettingError(UserError):
+    """A setting that does not exist, has the wrong type, or is out of range."""
+
+
+class DataError(UserError):
+    """A table of readings that cannot be used as it is."""
+
+
+class BaseModelError(UserError):
+    """A base model that cannot be found, or that does not fit the settings."""
+
+
+class TrackingError(UserError):
+    """An MLflow tracking server, experiment or run that cannot be used."""
+
+
+class TrainingError(UserError):
+    """A training that cannot go on: diverged, or out of memory."""

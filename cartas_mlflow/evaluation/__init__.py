@@ -1,0 +1,1 @@
+"""Texts -> numbers and words about them. Never imports torch at import time."""

@@ -1,0 +1,86 @@
+"""Batched generation: the one implementation that evaluation, command line and serving share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from cartas_mlflow.settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def generate_texts(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    settings: GenerationSettings,
+    *,
+    batch_size: int,
+    max_length: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """One text per prompt, in the order of the prompts.
+
+    Prompts are batched by similar length, longest first, so that little is spent on padding. The model is in evaluation
+    mode meanwhile and goes back to the mode it was in.
+
+    Args:
+        batch_size: prompts generated at once.
+        max_length: limit of a prompt, in tokens.
+        on_progress: called after each batch with the number of texts it gave.
+    """
+    import torch
+
+    encoded = tokenizer(list(prompts), truncation=True, max_length=max_length)["input_ids"]
+    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]), reverse=True)
+    config = decoding_config(model, settings)
+    texts: list[str] = [""] * len(encoded)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), torch.random.fork_rng(enabled=settings.do_sample):
+            if settings.do_sample:
+                torch.manual_seed(settings.seed)
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                batch = tokenizer.pad({"input_ids": [encoded[index] for index in chosen]}, return_tensors="pt")
+                ids = model.generate(**batch.to(model.device), generation_config=config)
+                for index, text in zip(chosen, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
+                    texts[index] = text.strip()
+                if on_progress is not None:
+                    on_progress(len(chosen))
+    finally:
+        model.train(was_training)
+    return texts
+
+
+def decoding_config(model: PreTrainedModel | PeftModel, settings: GenerationSettings) -> GenerationConfig:
+    """The settings as the library takes them.
+
+    Given to ``generate`` at each call: what is set on a PEFT wrapper, or in the trainer's arguments, is ignored there.
+    """
+    from transformers import GenerationConfig
+
+    sampling = (
+        {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
+        if settings.do_sample
+        else {}
+    )
+    beams = {"length_penalty": settings.length_penalty, "early_stopping": True} if settings.num_beams > 1 else {}
+    return GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens or None,
+        num_beams=settings.num_beams,
+        do_sample=settings.do_sample,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+        repetition_penalty=settings.repetition_penalty,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+        pad_token_id=model.config.pad_token_id,
+        eos_token_id=model.config.eos_token_id,
+        use_cache=True,
+        **sampling,
+        **beams,
+    )

@@ -1,0 +1,87 @@
+"""What machine this is: the facts from which device, precision, quantisation and batch are chosen."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cartas_mlflow.errors import SettingError
+
+NATIVE_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+"""CPU capabilities, as PyTorch names them, that compute bfloat16 products natively."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Sizes in GiB; ``free_memory`` is that of the device that will train (VRAM on CUDA, else RAM)."""
+
+    device: str
+    """``cpu`` or ``cuda`` (always the first visible GPU)."""
+    cpu: str
+    cores: int
+    ram: float
+    free_memory: float
+    bfloat16: bool
+    """The device computes bfloat16 natively."""
+    gpu: str | None = None
+    vram: float | None = None
+    cuda: str | None = None
+
+    def flat(self) -> dict[str, Any]:
+        """For MLflow parameters: facts of the machine only, not of the moment."""
+        facts = {"device": self.device, "cpu": self.cpu, "cores": self.cores, "ram_gb": round(self.ram, 1)}
+        if self.gpu is not None:
+            facts |= {"gpu": self.gpu, "vram_gb": round(self.vram or 0.0, 1), "cuda": self.cuda}
+        return facts | {"bfloat16": self.bfloat16}
+
+
+def inspect_hardware(requested: str = "auto") -> Hardware:
+    """Ask the machine.
+
+    Args:
+        requested: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+
+    Raises:
+        SettingError: ``cuda`` was asked for and there is none.
+    """
+    import psutil
+    import torch
+
+    available = torch.cuda.is_available()
+    if requested == "cuda" and not available:
+        raise SettingError(
+            "training.device=cuda, mas este computador não tem GPU CUDA utilizável pelo PyTorch; use training.device=auto."
+        )
+    memory = psutil.virtual_memory()
+    common: dict[str, Any] = {
+        "cpu": _cpu_name(),
+        "cores": len(psutil.Process().cpu_affinity())
+        if hasattr(psutil.Process, "cpu_affinity")
+        else psutil.cpu_count(),
+        "ram": memory.total / 2**30,
+    }
+    if available and requested != "cpu":
+        free, total = torch.cuda.mem_get_info(0)
+        return Hardware(
+            device="cuda",
+            free_memory=free / 2**30,
+            bfloat16=torch.cuda.get_device_capability(0) >= (8, 0),
+            gpu=torch.cuda.get_device_name(0),
+            vram=total / 2**30,
+            cuda=torch.version.cuda,
+            **common,
+        )
+    capabilities = torch.cpu.get_capabilities()
+    bfloat16 = any(capabilities.get(name) for name in NATIVE_BFLOAT16)
+    return Hardware(device="cpu", free_memory=memory.available / 2**30, bfloat16=bfloat16, **common)
+
+
+def _cpu_name() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.split(":", 1)[1].split())
+    return platform.processor() or platform.machine()

@@ -1,0 +1,55 @@
+"""Ctrl+C that loses nothing: the signal is noted, the training stops at the next step boundary with a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from cartas_mlflow.console import say
+
+
+class Interruption(TrainerCallback):
+    """Asks the trainer for a checkpoint and a stop once SIGINT or SIGTERM has come. A second Ctrl+C stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    @contextmanager
+    def listen(self) -> Iterator[Interruption]:
+        """Take the signals over for the time of the block (in the main thread; elsewhere signals never arrive)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.requested:
+            self.requested = True
+            reason = "Ctrl+C" if number == signal.SIGINT else "SIGTERM"
+            say(f"\n⚠️ Treinamento interrompido pelo usuário ({reason})")
+            say("💾 Salvando checkpoint de emergência...")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if self.requested:
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if self.requested:
+            # The stop also ends the epoch: without this a half epoch would be evaluated, saved again and counted.
+            control.should_evaluate = control.should_save = False

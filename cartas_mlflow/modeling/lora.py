@@ -1,0 +1,135 @@
+"""Attach, count, save and load LoRA adapters."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cartas_mlflow.errors import BaseModelError, SettingError
+from cartas_mlflow.modeling.base import BaseLocation
+from cartas_mlflow.settings import LoraSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ALL_LINEAR = "all-linear"
+BASE_FILE = "base.json"
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers of weights; 4-bit weights count as the weights they stand for."""
+
+    trainable: int
+    total: int
+
+    @property
+    def percentage(self) -> float:
+        return 100 * self.trainable / self.total
+
+    def __str__(self) -> str:
+        return (
+            f"trainable params: {self.trainable:,} || all params: {self.total:,} || trainable%: {self.percentage:.4f}"
+        )
+
+
+def attach_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
+    """Put a fresh LoRA adapter on the base, in place; the same seed gives the same initial weights.
+
+    Raises:
+        SettingError: a target that matches no linear module. (PEFT itself skips it in silence as long as another
+            matches: the names of T5 v1.1 on a T5 v1.0 train nothing of the feed-forward.)
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+    from transformers import set_seed
+
+    targets = settings.target_modules
+    if targets != (ALL_LINEAR,):
+        _check_targets(model, targets)
+    set_seed(seed)
+    config = LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM,
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        bias=settings.bias,
+        target_modules=ALL_LINEAR if targets == (ALL_LINEAR,) else list(targets),
+    )
+    return get_peft_model(model, config)
+
+
+def count_parameters(model: PeftModel) -> ParameterCount:
+    """Trainable and total, adapter included."""
+    return ParameterCount(*model.get_nb_trainable_parameters())
+
+
+def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, base: BaseLocation) -> None:
+    """Write adapter_config.json, adapter_model.safetensors, the tokenizer and ``base.json`` (which base it fits)."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = folder / "adapter_config.json"
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content["base_model_name_or_path"], content["revision"] = base.name, base.revision
+    content["target_modules"] = sorted(content["target_modules"])
+    config.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    identity = {"name": base.name, "revision": base.revision, "fingerprint": base.fingerprint()}
+    (folder / BASE_FILE).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_adapter_card(base, content), encoding="utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, base: BaseLocation, *, trainable: bool = False) -> PeftModel:
+    """Put a saved adapter on its base.
+
+    Raises:
+        BaseModelError: not an adapter, or one that was trained on another base.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_config.json").exists():
+        raise BaseModelError(f"{folder} não tem adapter_config.json; indique a pasta adapter/ de um treinamento.")
+    identity = folder / BASE_FILE
+    if identity.exists():
+        trained_on = json.loads(identity.read_text(encoding="utf-8"))
+        if trained_on["fingerprint"] != base.fingerprint():
+            raise BaseModelError(
+                f"O adaptador em {folder} foi treinado sobre {trained_on['name']} com outros pesos que os de {base.name} "
+                "em uso; use model.name e model.revision do treinamento."
+            )
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+    except RuntimeError as error:
+        raise BaseModelError(
+            f"O adaptador em {folder} não tem as dimensões do modelo base {base.name}; use o base do treinamento."
+        ) from error
+
+
+def _check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
+    from torch import nn
+
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"]
+    endings = sorted({ending for name in names for ending in (name.rsplit(".", 1)[-1], ".".join(name.split(".")[-2:]))})
+    for target in targets:
+        if any(name == target or name.endswith(f".{target}") for name in names):
+            continue
+        near = difflib.get_close_matches(target, endings, n=1, cutoff=0.5)
+        raise SettingError(
+            f"lora.target_modules: {target} não é o final do nome de nenhum módulo linear deste modelo; "
+            + (f"o mais próximo é {near[0]}. " if near else "")
+            + f"Use {ALL_LINEAR}, ou finais entre: {', '.join(sorted({name.rsplit('.', 1)[-1] for name in names}))}."
+        )
+
+
+def _adapter_card(base: BaseLocation, config: dict) -> str:
+    return (
+        f"---\nbase_model: {base.name}\nlibrary_name: peft\nlanguage: pt\ntags: [lora, t5]\n---\n\n"
+        f"# Adaptador LoRA de leituras de cartas\n\nTreinado com cartas-mlflow sobre `{base.name}`"
+        + (f" (revisão `{base.revision}`)" if base.revision else "")
+        + f": r={config['r']}, alpha={config['lora_alpha']}, dropout={config['lora_dropout']}. "
+        "`base.json` guarda a impressão digital dos pesos do modelo base com que ele funciona.\n"
+    )

@@ -1,0 +1,184 @@
+"""The phases before training, which every pipeline that needs a model shares: settings, data, base, LoRA, encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cartas_mlflow.config import load_config
+from cartas_mlflow.console import decimal, say, say_box
+from cartas_mlflow.data.encoding import EncodedTexts, encode_texts
+from cartas_mlflow.data.prompts import make_prompt, prompt_template
+from cartas_mlflow.data.records import Record, Records, Split, load_records, split_records
+from cartas_mlflow.modeling.base import (
+    BaseLocation,
+    BaseUnreachable,
+    Quantization,
+    choose_quantization,
+    find_base,
+    load_base,
+    load_tokenizer,
+)
+from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
+from cartas_mlflow.modeling.lora import ParameterCount, attach_adapter, count_parameters
+from cartas_mlflow.modeling.precision import Precision, choose_micro_batch, choose_precision
+from cartas_mlflow.settings import ExperimentConfig
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class SettledBase:
+    """The settings that really hold, and where the base is. ``requested``: the base that could not be had, if any."""
+
+    config: ExperimentConfig
+    location: BaseLocation
+    requested: str | None = None
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """``template``: the prompt's text with its fields in braces."""
+
+    records: Records
+    split: Split
+    template: str
+
+    def prompts(self, records: tuple[Record, ...]) -> list[str]:
+        return [make_prompt(self.template, record) for record in records]
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base in memory, and what was chosen for this machine."""
+
+    location: BaseLocation
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    hardware: Hardware
+    precision: Precision
+    quantization: Quantization | None
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    train: EncodedTexts
+    validation: EncodedTexts
+    micro_batch_size: int
+
+
+def settle_base(config: ExperimentConfig, config_path: str | Path, overrides: Mapping[str, Any]) -> SettledBase:
+    """Find the base; where it cannot be had, take the fallback's settings and say so.
+
+    Raises:
+        BaseModelError: no base, and ``model.fallback=none``; or a base that is no base.
+    """
+    try:
+        location = find_base(config.model)
+    except BaseUnreachable as unreachable:
+        if config.model.fallback is None:
+            raise
+        fallen = load_config(config_path, overrides, fallback=config.model.fallback)
+        location = find_base(fallen.model)
+        say_box(
+            f"AVISO: o modelo base pedido não está sendo usado.\nPedido:   {unreachable.name}\nMotivo:   {unreachable.reason}\n"
+            f"Em uso:   {location.description}\nConfiguração: {config.model.fallback} (taxa de aprendizado, módulos LoRA e "
+            "geração próprios)\nPara exigir o modelo pedido: -P model.fallback=none"
+        )
+        return SettledBase(fallen, location, unreachable.name)
+    say(f"Modelo base encontrado: {location.description}")
+    return SettledBase(config, location)
+
+
+def load_data(config: ExperimentConfig) -> Records:
+    """Read and clean the table, and tell its figures."""
+    records = load_records(config.data)
+    say(f"Dados carregados: {records.read} registros")
+    if records.empty:
+        line, column = records.empty[0]
+        say(f"⚠️ {len(records.empty)} linhas descartadas por célula vazia (a primeira: linha {line}, coluna {column})")
+    if records.repeated:
+        lines = ", ".join(map(str, records.repeated[:10])) + (", …" if len(records.repeated) > 10 else "")
+        say(f"⚠️ {len(records.repeated)} linhas repetidas descartadas (linhas {lines})")
+    if records.shared_texts:
+        say(f"⚠️ {records.shared_texts} leituras têm um texto que aparece em mais de um registro (mantidas)")
+    say(f"Dados após validação/limpeza: {len(records.rows)} registros válidos")
+    say(f"Cartas únicas: {records.cards}")
+    say(f"Comprimento médio: {decimal(records.mean_length, 1)} caracteres")
+    return records
+
+
+def split_data(config: ExperimentConfig, records: Records) -> PreparedData:
+    """Split by card, and settle the prompt's text."""
+    template = prompt_template(config.data)
+    split = split_records(records, config.data.validation_fraction, config.data.split_seed)
+    say(f"Dataset dividido: {len(split.train)} treino, {len(split.validation)} validação")
+    data = PreparedData(records, split, template)
+    say(f"Exemplo de pedido: {data.prompts(split.train[:1])[0]}")
+    return data
+
+
+def load_model(settled: SettledBase) -> LoadedBase:
+    """Ask the machine, choose precision and quantisation, load the base."""
+    config, location = settled.config, settled.location
+    hardware = inspect_hardware(config.training.device)
+    precision = choose_precision(config.training.precision, hardware)
+    quantization = choose_quantization(config.model, hardware.device, precision.dtype)
+    if hardware.device == "cuda":
+        say(f"GPU: {hardware.gpu} (CUDA {hardware.cuda})")
+        say(f"VRAM disponível: {decimal(hardware.free_memory, 1)}GB")
+    else:
+        say(f"CPU: {hardware.cpu} ({hardware.cores} núcleos; sem GPU)")
+        say(f"RAM disponível: {decimal(hardware.free_memory, 1)}GB")
+    say(f"Precisão: {precision.dtype} ({precision.reason})")
+    if precision.warning:
+        say(f"⚠️ {precision.warning}")
+    model = load_base(location, hardware.device, quantization)
+    how = f"com quantização {quantization.description}" if quantization else "sem quantização (float32)"
+    say(f"Modelo carregado: {location.name} {how}")
+    return LoadedBase(location, model, load_tokenizer(location.folder), hardware, precision, quantization)
+
+
+def attach_lora(config: ExperimentConfig, base: LoadedBase) -> tuple[PeftModel, ParameterCount]:
+    """Put the adapter on the base, and tell how little of it trains."""
+    model = attach_adapter(base.model, config.lora, config.training.seed)
+    count = count_parameters(model)
+    say("Parâmetros treináveis configurados")
+    say(str(count))
+    return model, count
+
+
+def encode_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) -> EncodedSplit:
+    """Tokenise both sides, and choose how a batch is cut."""
+    sides = []
+    for records in (data.split.train, data.split.validation):
+        texts = [record.texto for record in records]
+        sides.append(encode_texts(base.tokenizer, data.prompts(records), texts, config.data.max_length))
+    train, validation = sides
+    say(f"Tokenização concluída: {len(train.dataset)} treino, {len(validation.dataset)} validação")
+    say(f"Tokens: até {train.longest[0]} no pedido e {train.longest[1]} na leitura (limite: {config.data.max_length})")
+    if train.truncated + validation.truncated:
+        say(
+            f"⚠️ {train.truncated + validation.truncated} textos cortados em {config.data.max_length} tokens; aumente data.max_length"
+        )
+    if train.unknown + validation.unknown:
+        say(f"⚠️ {train.unknown + validation.unknown} tokens fora do vocabulário do modelo: esses caracteres se perdem")
+    shape = base.model.config
+    micro = choose_micro_batch(
+        config.training.micro_batch_size,
+        config.training.batch_size,
+        base.hardware,
+        layers=shape.num_layers + shape.num_decoder_layers,
+        width=shape.d_model,
+        heads=shape.num_heads,
+        tokens=max(train.longest),
+        dtype=base.precision.dtype,
+    )
+    say(
+        f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {config.training.batch_size // micro} acumulações)"
+    )
+    return EncodedSplit(train, validation, micro)

@@ -1,0 +1,142 @@
+"""One training as it stands on disk: its folder, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cartas_mlflow.config import load_config
+from cartas_mlflow.console import say
+from cartas_mlflow.errors import SettingError, TrainingError
+from cartas_mlflow.modeling.checkpoints import find_checkpoint
+from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.report import write_json, write_text
+from cartas_mlflow.tracking.run import TrackedRun
+
+FREE_ON_RESUME = ("training.resume", "tracking.", "model.fallback")
+"""Settings that may differ when a training goes on; any other would silently mix two trainings."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A training's folder. ``checkpoint`` and ``run_id`` are set when it goes on with an earlier one."""
+
+    folder: Path
+    config: ExperimentConfig
+    config_path: str | Path
+    checkpoint: Path | None = None
+    run_id: str | None = None
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "training_log.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "training_metrics.json"
+
+    @property
+    def resolved(self) -> Path:
+        return self.folder / "config_resolved.yaml"
+
+    @property
+    def split(self) -> Path:
+        return self.folder / "split.csv"
+
+    @property
+    def identity(self) -> Path:
+        return self.folder / "run.json"
+
+    def remember(self, run: TrackedRun, config: ExperimentConfig, split: str) -> None:
+        """Write down what a resumption needs, or hold the present against what the interrupted training wrote down.
+
+        Args:
+            split: the table of ids on each side, as CSV.
+
+        Raises:
+            SettingError: a setting differs from the interrupted training's.
+            TrainingError: the readings differ.
+        """
+        if self.checkpoint is not None:
+            _check_same_settings(self.resolved, config)
+            if self.split.read_text(encoding="utf-8") != split:
+                raise TrainingError(
+                    f"As leituras de {config.data.path} mudaram desde a interrupção; recupere a tabela de então, ou "
+                    "comece um treinamento novo sem training.resume."
+                )
+        write_text(self.resolved, config.to_yaml())
+        write_text(self.split, split)
+        write_json(self.identity, {"run_id": run.id, "experiment": run.experiment})
+
+
+def begin(config_path: str | Path, overrides: Mapping[str, Any]) -> Session:
+    """Read the settings and make the training's folder; or, with ``training.resume``, go back to an earlier one.
+
+    Raises:
+        SettingError: a setting that is wrong.
+        TrainingError: no complete checkpoint where ``training.resume`` points.
+    """
+    config = load_config(config_path, overrides)
+    if config.training.resume is None:
+        return Session(_new_folder(Path(config.tracking.output_dir)), config, config_path)
+    checkpoint = find_checkpoint(config.training.resume)
+    earlier = Session(checkpoint.parent.parent, config, config_path)
+    if not earlier.identity.exists() or not earlier.resolved.exists():
+        raise TrainingError(
+            f"{earlier.folder} não tem os arquivos run.json e config_resolved.yaml do treinamento; indique em "
+            "training.resume um checkpoint dentro da pasta original."
+        )
+    run_id = json.loads(earlier.identity.read_text(encoding="utf-8"))["run_id"]
+    say(f"Continuando de {checkpoint} com as configurações de {earlier.resolved}")
+    return Session(earlier.folder, load_config(earlier.resolved, overrides), earlier.resolved, checkpoint, run_id)
+
+
+def say_interrupted(session: Session, checkpoint: Path | None) -> None:
+    """Where the emergency checkpoint is, and how to go on from it."""
+    if checkpoint is None:
+        say("⚠️ Nenhum checkpoint foi salvo: a interrupção veio antes do primeiro passo.")
+        return
+    say(f"✅ Checkpoint de emergência salvo em: {checkpoint}")
+    say(f"Para continuar: python -m cartas_mlflow train --training.resume {checkpoint}")
+
+
+def _new_folder(parent: Path) -> Path:
+    stamp = time.strftime("%Y%m%d_%H%M%S")
+    for number in range(1, 1000):
+        folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.is_dir():
+                continue
+            raise SettingError(f"tracking.output_dir={parent} não é uma pasta; indique outra.") from None
+        except (NotADirectoryError, PermissionError):
+            raise SettingError(
+                f"tracking.output_dir={parent}: não é possível criar pastas ali; indique outra."
+            ) from None
+        return folder.resolve()
+    raise SettingError(f"tracking.output_dir={parent} já tem 999 treinamentos deste segundo; indique outra pasta.")
+
+
+def _check_same_settings(resolved: Path, config: ExperimentConfig) -> None:
+    earlier = ExperimentConfig.model_validate(yaml.safe_load(resolved.read_text(encoding="utf-8"))).flat()
+    for key, value in config.flat().items():
+        if earlier[key] != value and not key.startswith(FREE_ON_RESUME):
+            raise SettingError(
+                f"{key}={value} difere do treinamento interrompido ({earlier[key]}); retire essa configuração para "
+                "continuar, ou comece um treinamento novo sem training.resume."
+            )

@@ -1,0 +1,91 @@
+"""The main job: fine-tune the base on the readings, phase by phase, as one MLflow run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cartas_mlflow.config import DEFAULT_CONFIG
+from cartas_mlflow.console import keep_log, say
+from cartas_mlflow.modeling.lora import save_adapter
+from cartas_mlflow.pipelines import fitting, preparation, training_record
+from cartas_mlflow.pipelines.session import begin, say_interrupted
+from cartas_mlflow.tracking.run import RunInterrupted, open_run
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training leaves. ``metrics``: of the best epoch's adapter, names without prefix."""
+
+    run_id: str
+    adapter: Path
+    best_epoch: int
+    metrics: Mapping[str, float]
+
+
+def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None) -> TrainingResult:
+    """Train one adapter.
+
+    Raises:
+        UserError: anything that the user can mend; the MLflow run, where one was opened, ends FAILED.
+        RunInterrupted: Ctrl+C or SIGTERM; a checkpoint was saved and the run ends KILLED.
+    """
+    say("=== INICIANDO FINE-TUNING PTT5 - SISTEMA DE CARTAS ===")
+    say("1. Carregando configurações de treinamento...")
+    session = begin(config_path, overrides or {})
+    with keep_log(session.log_file), open_run(session.config.tracking, resume_run_id=session.run_id) as run:
+        settled = preparation.settle_base(session.config, session.config_path, overrides or {})
+        config = settled.config
+        say(f"Configurações carregadas para o modelo: {config.model.name}")
+
+        say("2. Carregando e processando dataset...")
+        records = preparation.load_data(config)
+
+        say("3. Dividindo os dados...")
+        data = preparation.split_data(config, records)
+
+        say("4. Carregando modelo base e configurando quantização...")
+        base = preparation.load_model(settled)
+
+        say("5. Configurando LoRA...")
+        model, count = preparation.attach_lora(config, base)
+
+        say("6. Tokenizando dados...")
+        encoded = preparation.encode_data(config, base, data)
+        training_record.log_start(run, session, settled, data, base, count, encoded)
+
+        say("7. Medindo as referências: modelo base sem ajuste, e consulta aos textos de treino...")
+        score = fitting.reading_score(data, config.evaluation.copied_words)
+        untuned = fitting.evaluate(model, base, data, encoded, config, score, "Base sem ajuste")
+        baselines = {"Base sem ajuste": untuned.metrics, "Consulta": fitting.score_lookup(data, score)}
+        training_record.log_baselines(run, baselines)
+        training_record.log_samples(run, data, untuned.texts, "base")
+
+        say("8. INICIANDO TREINAMENTO...")
+        result = fitting.fit(
+            model,
+            base,
+            data,
+            encoded,
+            config,
+            score,
+            run_id=run.id,
+            folder=session.checkpoints,
+            resume=session.checkpoint,
+            on_texts=lambda epoch, texts: training_record.log_samples(run, data, texts, f"epoch-{epoch:03d}"),
+        )
+        if result.interrupted:
+            say_interrupted(session, result.checkpoint)
+            raise RunInterrupted
+
+        say("9. Avaliando o melhor adaptador...")
+        final = fitting.evaluate(model, base, data, encoded, config, score, "Avaliação final")
+        training_record.log_samples(run, data, final.texts, "final")
+
+        say("10. Salvando modelo treinado...")
+        save_adapter(model, base.tokenizer, session.adapter, base.location)
+        training_record.log_result(run, session, config, data, base, count, result, final, baselines)
+        say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
+    return TrainingResult(run.id, session.adapter, result.best_epoch, final.metrics)

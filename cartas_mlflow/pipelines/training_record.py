@@ -1,0 +1,207 @@
+"""What a training writes down in MLflow and in its folder: at the start, per evaluation, at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cartas_mlflow import __version__
+from cartas_mlflow.console import decimal, duration, say
+from cartas_mlflow.data.records import Record
+from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality_band
+from cartas_mlflow.evaluation.metrics import metric_signatures, score_pairs
+from cartas_mlflow.modeling.lora import ParameterCount
+from cartas_mlflow.modeling.trainer import Evaluation
+from cartas_mlflow.pipelines.fitting import Fit
+from cartas_mlflow.pipelines.preparation import EncodedSplit, LoadedBase, PreparedData, SettledBase
+from cartas_mlflow.pipelines.session import Session
+from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
+from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
+from cartas_mlflow.tracking.report import ReportFacts, build_report, describe_result, write_json, write_text
+from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
+
+BASELINE_PREFIXES = {"Base sem ajuste": "base", "Consulta": "lookup"}
+"""Portuguese label -> prefix of the metric's name in MLflow."""
+
+
+def log_start(
+    run: TrackedRun,
+    session: Session,
+    settled: SettledBase,
+    data: PreparedData,
+    base: LoadedBase,
+    count: ParameterCount,
+    encoded: EncodedSplit,
+) -> None:
+    """Parameters, tags, datasets, the resolved settings and the split's ids."""
+    config = settled.config
+    session.remember(run, config, _split_table(data))
+    run.name(run_name(config))
+    run.describe(f"**Em treinamento:** {run_name(config)}.")
+    run.set_tags(
+        {
+            OUTCOME_TAG: "running",
+            "base_model.fallback": str(settled.requested is not None).lower(),
+            "cartas_mlflow.version": __version__,
+            **{f"metric.{name}": signature for name, signature in metric_signatures().items()},
+        }
+    )
+    settings = {key: value for key, value in config.flat().items() if not key.startswith("tracking.")}
+    run.log_params(settings | _derived_params(data, base, count, encoded, config))
+    sides = {"training": data.split.train, "validation": data.split.validation}
+    run.log_datasets({side: _columns(records) for side, records in sides.items()}, data.records.source, "texto")
+    run.log_file(session.resolved, "config")
+    run.log_file(session.split, "data")
+
+
+def log_baselines(run: TrackedRun, baselines: Mapping[str, Mapping[str, float]]) -> None:
+    """What the tuned model has to beat, on the console and as metrics. Keys: those of :data:`BASELINE_PREFIXES`."""
+    for label, values in baselines.items():
+        say(f"{label}: ROUGE-L {values['rougeL']:.4f}, BLEU {values['bleu']:.4f}, chrF {values['chrf']:.4f}")
+        run.log_metrics({f"{BASELINE_PREFIXES[label]}_{name}": value for name, value in values.items()})
+
+
+def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name: str) -> None:
+    """A table of what was asked, the generated reading and the real one, with how near they are."""
+    records = data.split.validation
+    scores = score_pairs(texts, [record.texto for record in records])
+    columns: dict[str, list[Any]] = {name: [getattr(record, name) for record in records] for name in RECORD_FIELDS}
+    columns |= {"gerado": list(texts), "real": [record.texto for record in records]}
+    columns |= {metric: [round(pair[metric], 4) for pair in scores] for metric in ("rougeL", "chrf")}
+    run.log_csv(columns, f"samples/{name}.csv")
+    if name == "final":
+        run.log_table(columns, "samples/final.json")
+
+
+def log_result(
+    run: TrackedRun,
+    session: Session,
+    config: ExperimentConfig,
+    data: PreparedData,
+    base: LoadedBase,
+    count: ParameterCount,
+    result: Fit,
+    final: Evaluation,
+    baselines: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Final metrics, adapter, report, pictures and log; the run's description tells how it ended."""
+    summaries = [EpochSummary(round(row["epoch"]), row["epoch_train_loss"], row["eval_loss"]) for row in result.history]
+    facts = ReportFacts(
+        timestamp=session.folder.name,
+        hardware=_hardware_info(base),
+        dataset=_dataset_info(data),
+        model=_model_info(config, base, count, result),
+        training=result.figures,
+        final_metrics=final.metrics,
+        baselines=baselines,
+        history=result.history,
+        best_epoch=result.best_epoch,
+        stopped_early=result.stopped_early,
+        quality={name: quality_band(name, final.metrics[name]) for name in ("rougeL", "bleu")},
+        findings=diagnose(summaries, final.metrics["copied_share"]),
+        metric_signatures=metric_signatures(),
+    )
+    markdown = session.folder / "relatorio.md"
+    write_json(session.report, build_report(facts))
+    write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
+    run.log_metrics({f"final_{name}": value for name, value in final.metrics.items()})
+    run.log_metrics({"best_epoch": float(result.best_epoch), **result.figures})
+    run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
+    run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
+    run.log_file(session.adapter, "adapter")
+    for file in (session.report, markdown):
+        run.log_file(file, "report")
+    _say_result(session, facts)
+    run.log_file(session.log_file, "report")
+    run.describe(describe_result(facts))
+    run.set_tags({OUTCOME_TAG: "early_stopped" if result.stopped_early else "finished"})
+
+
+def run_name(config: ExperimentConfig) -> str:
+    """``cartas-t5-mini · LoRA r16 · lr 0.001 · 20 épocas``."""
+    base = config.model.name.rstrip("/").rsplit("/", 1)[-1]
+    return f"{base} · LoRA r{config.lora.r} · lr {config.training.learning_rate:g} · {config.training.epochs} épocas"
+
+
+def _derived_params(
+    data: PreparedData, base: LoadedBase, count: ParameterCount, encoded: EncodedSplit, config: ExperimentConfig
+) -> dict[str, Any]:
+    return {
+        "model.resolved": base.location.name,
+        "model.source": base.location.source,
+        "model.resolved_revision": base.location.revision,
+        "model.fingerprint": base.location.fingerprint(),
+        "derived.effective_batch": config.training.batch_size,
+        "derived.micro_batch": encoded.micro_batch_size,
+        "derived.gradient_accumulation_steps": config.training.batch_size // encoded.micro_batch_size,
+        "derived.trainable_params": count.trainable,
+        "derived.total_params": count.total,
+        "derived.precision": base.precision.dtype,
+        "derived.quantization": base.quantization.kind if base.quantization else "none",
+        "derived.template": data.template,
+        "derived.train_records": len(data.split.train),
+        "derived.validation_records": len(data.split.validation),
+        **{f"hardware.{name}": value for name, value in base.hardware.flat().items()},
+    }
+
+
+def _hardware_info(base: LoadedBase) -> dict[str, Any]:
+    hardware = base.hardware
+    return {
+        "gpu": hardware.gpu or "nenhuma",
+        "vram": f"{hardware.vram:.1f}GB" if hardware.vram is not None else "0.0GB",
+        "cuda_version": hardware.cuda or "nenhuma",
+        "cpu": hardware.cpu,
+        "cores": hardware.cores,
+        "ram": f"{hardware.ram:.1f}GB",
+    }
+
+
+def _dataset_info(data: PreparedData) -> dict[str, Any]:
+    return {
+        "total_samples": len(data.records.rows),
+        "train_samples": len(data.split.train),
+        "val_samples": len(data.split.validation),
+        "unique_cartas": data.records.cards,
+        "avg_text_length": round(data.records.mean_length, 1),
+    }
+
+
+def _model_info(config: ExperimentConfig, base: LoadedBase, count: ParameterCount, result: Fit) -> dict[str, Any]:
+    return {
+        "model_name": base.location.name,
+        "lora_r": config.lora.r,
+        "lora_alpha": config.lora.alpha,
+        "max_length": config.data.max_length,
+        "epochs_completed": round(result.history[-1]["epoch"]),
+        "trainable_params": count.trainable,
+        "total_params": count.total,
+        "precision": base.precision.dtype,
+        "quantization": base.quantization.kind if base.quantization else "none",
+    }
+
+
+def _say_result(session: Session, facts: ReportFacts) -> None:
+    final = facts.final_metrics
+    say(f"✅ Modelo salvo com sucesso em: {session.adapter}")
+    say("=== RESULTADOS FINAIS ===")
+    say(f"📊 ROUGE-L Final: {final['rougeL']:.4f} (qualidade {facts.quality['rougeL']})")
+    say(f"📊 BLEU Final: {final['bleu']:.4f} (qualidade {facts.quality['bleu']})")
+    say(f"📊 chrF Final: {final['chrf']:.4f}")
+    say(f"📊 Loss Final: {final['loss']:.4f}")
+    say(f"📊 Leituras com trecho copiado do treino: {decimal(100 * final['copied_share'], 1)} %")
+    for finding in facts.findings:
+        say(f"⚠️ {finding}")
+    say(f"⏱️ Treino com avaliações: {duration(facts.training['train_runtime'])}")
+    say(f"📁 Métricas detalhadas salvas em: {session.report}")
+
+
+def _split_table(data: PreparedData) -> str:
+    lines = ["id,side"]
+    lines += [f"{record.id},train" for record in data.split.train]
+    lines += [f"{record.id},validation" for record in data.split.validation]
+    return "\n".join(lines) + "\n"
+
+
+def _columns(records: Sequence[Record]) -> dict[str, list[str]]:
+    return {name: [getattr(record, name) for record in records] for name in ("id", *RECORD_FIELDS, "texto")}

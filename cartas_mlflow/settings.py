@@ -1,0 +1,214 @@
+"""Every setting: its type, bounds, unit and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+RECORD_FIELDS = ("carta", "evento", "secao", "tema")
+
+
+def _none_words(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in {"", "none", "null", "nenhum"} else value
+
+
+def _comma_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.strip("[] ").split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _lower_word(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+OptionalText = Annotated[str | None, BeforeValidator(_none_words)]
+OptionalSeconds = Annotated[float | None, BeforeValidator(_none_words), Field(gt=0)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_comma_list), Field(min_length=1)]
+AutoOrSwitch = Annotated[Literal["auto", "true", "false"], BeforeValidator(_lower_word)]
+AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=4096)], BeforeValidator(_lower_word)]
+
+
+class Section(BaseModel):
+    """Base of the settings sections: frozen, and a key that does not exist is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class ColumnNames(Section):
+    """Which column of the table holds which field; ``none`` for a field that the table does not have."""
+
+    carta: str = Field("carta", min_length=1, description="coluna da carta; a divisão é estratificada por ela")
+    evento: OptionalText = Field("evento", description="coluna da ocasião")
+    secao: OptionalText = Field("secao", description="coluna da seção")
+    tema: OptionalText = Field("tema", description="coluna do tema")
+    texto: str = Field("texto", min_length=1, description="coluna do texto a aprender")
+
+
+class DataSettings(Section):
+    path: str = Field("data/cartas.csv", description="tabela de leituras: csv, xlsx, jsonl ou parquet")
+    sheet: OptionalText = Field(None, description="planilha do arquivo xlsx; none = a primeira")
+    columns: ColumnNames = ColumnNames()
+    template: str = Field(
+        "instrucao", min_length=1, description="instrucao, barras, ou um modelo próprio com {carta}, {evento}, …"
+    )
+    validation_fraction: float = Field(0.15, gt=0, lt=1, description="fração das leituras para validação")
+    split_seed: int = Field(42, ge=0, le=2**32 - 1, description="semente da divisão treino/validação")
+    max_length: int = Field(450, ge=8, le=4096, description="comprimento máximo de entrada e de alvo (tokens)")
+
+
+class ModelSettings(Section):
+    name: str = Field(
+        "unicamp-dl/ptt5-base-portuguese-vocab", min_length=1, description="id no hub ou pasta local do modelo base"
+    )
+    revision: OptionalText = Field(None, description="revisão (commit, ramo ou tag) do modelo no hub")
+    fallback: OptionalText = Field(
+        "configs/mini.yaml", description="configuração usada quando o modelo base não pode ser obtido; none = erro"
+    )
+    hub_timeout: float = Field(3.0, gt=0, le=120, description="espera máxima pela resposta do hub (segundos)")
+    quantization: AutoOrSwitch = Field("auto", description="base em 4 bits: auto (só com CUDA), true ou false")
+    quantization_type: Literal["nf4", "fp4"] = Field("nf4", description="formato de 4 bits")
+    double_quantization: bool = Field(True, description="quantizar também as constantes de quantização")
+
+
+class LoraSettings(Section):
+    r: int = Field(16, ge=1, le=1024, description="posto (rank) das matrizes de baixo posto")
+    alpha: float = Field(32, gt=0, le=4096, description="escala do LoRA; o adaptador é multiplicado por alpha/r")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout na entrada do adaptador")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="vieses treinados")
+    target_modules: Names = Field(
+        ("SelfAttention.q", "SelfAttention.k", "SelfAttention.v", "SelfAttention.o"),
+        description="finais dos nomes dos módulos que recebem LoRA, separados por vírgula, ou all-linear",
+    )
+
+
+class TrainingSettings(Section):
+    epochs: int = Field(20, ge=1, le=10_000, description="épocas de treino")
+    batch_size: int = Field(8, ge=1, le=4096, description="exemplos por passo do otimizador (batch efetivo)")
+    micro_batch_size: AutoOrCount = Field(
+        "auto", description="exemplos por passagem; auto = o maior divisor de batch_size que cabe na memória"
+    )
+    learning_rate: float = Field(2e-5, gt=0, le=1, description="taxa de aprendizado máxima")
+    scheduler: Literal["cosine", "linear", "constant_with_warmup", "constant"] = Field(
+        "cosine", description="curva da taxa de aprendizado"
+    )
+    warmup_ratio: float = Field(0.15, ge=0, lt=1, description="fração dos passos em aquecimento")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="decaimento de pesos (AdamW)")
+    max_grad_norm: float = Field(1.0, gt=0, le=1000, description="norma máxima do gradiente")
+    optimizer: Literal["adamw_torch_fused", "adamw_torch", "adafactor"] = Field(
+        "adamw_torch_fused", description="otimizador"
+    )
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="semente do treino")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="dispositivo")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="formato numérico do treino"
+    )
+    gradient_checkpointing: bool = Field(False, description="recalcular ativações para poupar memória (mais lento)")
+    group_by_length: bool = Field(True, description="formar batches com textos de comprimento parecido")
+    save_total_limit: int = Field(2, ge=1, le=1000, description="checkpoints mantidos")
+    resume: OptionalText = Field(None, description="pasta checkpoint-N de onde continuar")
+
+
+class EarlyStoppingSettings(Section):
+    metric: Literal["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "loss"] = Field(
+        "rougeL", description="métrica de validação que escolhe a melhor época"
+    )
+    patience: int = Field(4, ge=0, le=10_000, description="épocas sem melhora até parar; 0 = nunca parar antes")
+    threshold: float = Field(0.001, ge=0, le=100, description="melhora mínima que conta")
+
+
+class GenerationSettings(Section):
+    max_new_tokens: int = Field(128, ge=1, le=4096, description="comprimento máximo do texto gerado (tokens)")
+    min_new_tokens: int = Field(0, ge=0, le=4096, description="comprimento mínimo do texto gerado (tokens)")
+    num_beams: int = Field(1, ge=1, le=64, description="feixes da busca; 1 = gulosa")
+    length_penalty: float = Field(1.0, ge=-10, le=10, description="expoente do comprimento na busca em feixe")
+    no_repeat_ngram_size: int = Field(0, ge=0, le=64, description="n-gramas que não se repetem; 0 = livre")
+    repetition_penalty: float = Field(1.0, gt=0, le=10, description="penalidade de repetição; 1 = nenhuma")
+    do_sample: bool = Field(False, description="sortear em vez de escolher o mais provável")
+    temperature: float = Field(1.0, gt=0, le=10, description="temperatura do sorteio")
+    top_p: float = Field(1.0, gt=0, le=1, description="massa de probabilidade do sorteio (nucleus)")
+    top_k: int = Field(0, ge=0, le=100_000, description="candidatos do sorteio; 0 = todos")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="semente do sorteio")
+
+
+class EvaluationSettings(Section):
+    batch_size: int = Field(32, ge=1, le=4096, description="leituras geradas por vez")
+    every_epochs: int = Field(1, ge=1, le=10_000, description="épocas entre avaliações")
+    copied_words: int = Field(
+        12, ge=2, le=1000, description="palavras seguidas de um texto de treino que contam como cópia"
+    )
+
+
+class TrackingSettings(Section):
+    experiment: str = Field("cartas-ptt5", min_length=1, description="experimento no MLflow")
+    run_name: OptionalText = Field(None, description="nome da execução; none = montado a partir das configurações")
+    output_dir: str = Field("results", min_length=1, description="pasta local de log, relatório e checkpoints")
+    log_every_steps: int = Field(5, ge=1, le=100_000, description="passos entre pontos das curvas por passo")
+    system_metrics: bool = Field(True, description="registrar uso de CPU, memória e GPU")
+    system_metrics_interval: float = Field(5.0, ge=0.5, le=3600, description="intervalo dessas medidas (segundos)")
+
+
+class ExperimentConfig(Section):
+    """All settings of one experiment. Immutable; ``flat()`` gives them under their dotted names."""
+
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    lora: LoraSettings = LoraSettings()
+    training: TrainingSettings = TrainingSettings()
+    early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
+    generation: GenerationSettings = GenerationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted name -> value; tuples as lists, ready for YAML."""
+        return flatten(self.model_dump(mode="json"))
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML that ``load_config`` reads back to an equal object."""
+        return yaml.safe_dump(self.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+
+
+def setting_names() -> dict[str, Any]:
+    """Dotted name -> pydantic field, for every setting, in order."""
+    return {name: section.model_fields[name.rsplit(".", 1)[-1]] for name, section in _sections()}
+
+
+def describe_settings() -> Iterator[tuple[str, str]]:
+    """(dotted name, Portuguese meaning with its choices or bounds, and its default) of every setting."""
+    for name, section in _sections():
+        key = name.rsplit(".", 1)[-1]
+        schema, default = section.model_json_schema()["properties"][key], section.model_fields[key].default
+        parts = schema.get("anyOf", [schema])
+        choices = [
+            str(choice) for part in parts for choice in part.get("enum", [part["const"]] if "const" in part else [])
+        ]
+        signs = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        bounds = [f"{sign} {part[bound]}" for part in parts for bound, sign in signs if bound in part]
+        extent = " | ".join([*choices, *([", ".join(bounds)] if bounds else [])])
+        shown = ",".join(default) if isinstance(default, tuple) else "none" if default is None else default
+        yield name, f"{schema['description']}{f' [{extent}]' if extent else ''} (padrão: {shown})"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> dotted key -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _sections(section: type[BaseModel] = ExperimentConfig, prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _sections(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", section

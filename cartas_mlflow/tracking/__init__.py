@@ -1,0 +1,1 @@
+"""Everything that touches MLflow, and the console, while training."""

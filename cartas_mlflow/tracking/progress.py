@@ -1,0 +1,74 @@
+"""What the user sees while the model trains: a bar, the guide's four lines per epoch, the time that is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from cartas_mlflow.console import duration, say
+
+
+class Progress(TrainerCallback):
+    """A bar over the steps, and a summary after each epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.bar: tqdm | None = None
+        self.started = time.perf_counter()
+        self.first_epoch = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.started, self.first_epoch = time.perf_counter(), float(state.epoch or 0)
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="Treino",
+            unit="passo",
+            file=sys.stderr,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show_epoch(self, epoch: int, metrics: Mapping[str, float], *, best: bool) -> None:
+        """The guide's summary of an epoch, with the time gone and the time left at this pace."""
+        elapsed = time.perf_counter() - self.started
+        per_epoch = elapsed / max(epoch - self.first_epoch, 1)
+        say(
+            f"Epoch {epoch}/{self.epochs}" + ("  ★ melhor até aqui" if best else "") + "\n"
+            f"  Train Loss: {metrics['epoch_train_loss']:.4f}\n"
+            f"  Eval Loss: {metrics['eval_loss']:.4f}\n"
+            f"  Eval ROUGE-L: {metrics['eval_rougeL']:.4f}\n"
+            f"  Eval BLEU: {metrics['eval_bleu']:.4f}"
+            f"   (chrF: {metrics['eval_chrf']:.4f})\n"
+            f"  Tempo: {duration(elapsed)}; restam cerca de {duration(per_epoch * (self.epochs - epoch))}"
+        )
+        if epoch == 1:
+            say(
+                f"Tempo estimado por época: {duration(per_epoch)}\nTempo total estimado: {duration(per_epoch * self.epochs)}"
+            )
+
+
+def evaluation_bar(total: int, description: str) -> tqdm:
+    """A bar over generated readings."""
+    return tqdm(
+        total=total, desc=description, unit="leitura", file=sys.stderr, leave=False, disable=not sys.stderr.isatty()
+    )

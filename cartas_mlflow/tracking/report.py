@@ -1,0 +1,103 @@
+"""The report of a training: the guide's JSON, and the same in words for the run's page."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cartas_mlflow.console import decimal
+
+METRIC_TITLES = {
+    "rougeL": "ROUGE-L",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "loss": "Perda",
+    "copied_share": "Leituras com trecho copiado",
+    "longest_copied_run": "Maior trecho copiado (palavras)",
+}
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """What a report tells. ``*_metrics``: names without prefix -> value."""
+
+    timestamp: str
+    hardware: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+    final_metrics: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+    history: Sequence[Mapping[str, float]]
+    best_epoch: int
+    stopped_early: bool
+    quality: Mapping[str, str]
+    findings: Sequence[str]
+    metric_signatures: Mapping[str, str]
+
+
+def build_report(facts: ReportFacts) -> dict[str, Any]:
+    """The guide's keys (timestamp, hardware_info, dataset_info, model_config, training_metrics, final_eval_metrics), then
+    what it takes to judge them."""
+    return {
+        "timestamp": facts.timestamp,
+        "hardware_info": dict(facts.hardware),
+        "dataset_info": dict(facts.dataset),
+        "model_config": dict(facts.model),
+        "training_metrics": dict(facts.training),
+        "final_eval_metrics": {f"eval_{name}": value for name, value in facts.final_metrics.items()},
+        "baselines": {label: dict(values) for label, values in facts.baselines.items()},
+        "best_epoch": facts.best_epoch,
+        "stopped_early": facts.stopped_early,
+        "quality": dict(facts.quality),
+        "findings": list(facts.findings),
+        "metric_signatures": dict(facts.metric_signatures),
+        "history": [dict(row) for row in facts.history],
+    }
+
+
+def results_table(final: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown table: one row per metric; the tuned model and what it has to beat as columns."""
+    columns = {"Modelo ajustado": final, **baselines}
+    lines = ["| Métrica | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    for name, title in METRIC_TITLES.items():
+        cells = (_cell(name, values[name]) if name in values else "n/d" for values in columns.values())
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def describe_result(facts: ReportFacts) -> str:
+    """The run's description: how it ended, what it reached, what stands out (Markdown, Portuguese)."""
+    ended = f"parou na época {len(facts.history)} (early stopping)" if facts.stopped_early else "treinou até o fim"
+    lines = [
+        f"**Concluída:** {ended}; melhor época: **{facts.best_epoch}**, cujo adaptador está em `adapter/`.",
+        f"Base `{facts.model['model_name']}`, LoRA r={facts.model['lora_r']}, "
+        f"{facts.dataset['train_samples']} leituras de treino e {facts.dataset['val_samples']} de validação.",
+        results_table(facts.final_metrics, facts.baselines),
+    ]
+    if facts.findings:
+        lines.append("\n".join(f"- {finding}" for finding in facts.findings))
+    return "\n\n".join(lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all, accents as they are."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def _cell(name: str, value: float) -> str:
+    if name == "copied_share":
+        return f"{decimal(100 * value, 1)} %"
+    return str(round(value)) if name == "longest_copied_run" else decimal(value, 4)

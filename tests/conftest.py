@@ -1,0 +1,89 @@
+"""Fixtures: small real things (a tiny T5 with its own tokenizer, a table of readings, a sqlite tracking store)."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pytest
+
+from cartas_mlflow.config import PROJECT_ROOT
+
+BUNDLED = PROJECT_ROOT / "data" / "cartas.csv"
+
+
+@pytest.fixture(scope="session")
+def bundled_rows() -> list[dict[str, str]]:
+    """The bundled table, as read by the standard library."""
+    with BUNDLED.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, bundled_rows: list[dict[str, str]]) -> Path:
+    """A real T5 v1.0 with random weights (dimensions that 4-bit layers take) and a real SentencePiece tokenizer."""
+    import sentencepiece
+    import torch
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("base") / "tiny-t5"
+    folder.mkdir()
+    text = folder.parent / "texts.txt"
+    text.write_text("\n".join(" ".join(row.values()) for row in bundled_rows), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=900,
+        model_type="unigram",
+        character_coverage=1.0,
+        required_chars="ÁÀÂÃÉÊÍÓÔÕÚÇáàâãéêíóôõúç",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=1024,
+        d_model=64,
+        d_kv=16,
+        num_heads=4,
+        d_ff=128,
+        num_layers=2,
+        num_decoder_layers=2,
+        decoder_start_token_id=0,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def small_table(tmp_path: Path, bundled_rows: list[dict[str, str]]) -> Path:
+    """Two cards, 42 readings."""
+    path = tmp_path / "pequena.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(bundled_rows[0]))
+        writer.writeheader()
+        writer.writerows(bundled_rows[:42])
+    return path
+
+
+@pytest.fixture
+def tracking_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh sqlite store and working folder for this test; gives the tracking URI."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    mlflow.set_tracking_uri(uri)
+    return uri
