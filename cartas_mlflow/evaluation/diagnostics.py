@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from cartas_mlflow.console import decimal
 
 BANDS = {
     "rougeL": ((0.2, "baixa"), (0.4, "média"), (0.6, "boa")),
@@ -18,7 +21,7 @@ UNDERFIT_FALL = 0.10
 UNSTABLE_JUMP = 0.5
 """Rise of the validation loss from one evaluation to the next, as a share."""
 RECITED_SHARE = 0.10
-"""Share of texts with a copied run above which the model recites more than it writes."""
+"""Share of texts with a copied run from which on the model recites more than it writes."""
 
 
 @dataclass(frozen=True)
@@ -35,34 +38,55 @@ def quality_band(metric: str, value: float) -> str:
     return next((word for bound, word in BANDS[metric] if value < bound), "excelente")
 
 
-def diagnose(history: Sequence[EpochSummary], copied_share: float | None = None) -> list[str]:
-    """Portuguese sentences on what the curves show, each with what to try; empty when nothing stands out."""
-    findings = []
-    if history:
-        first, last = history[0], history[-1]
-        best = min(history, key=lambda summary: summary.eval_loss)
-        rise = last.eval_loss / best.eval_loss - 1
-        if len(history) > 1 and rise > OVERFIT_RISE and last.train_loss < best.train_loss:
-            findings.append(
-                f"Overfitting: a perda de validação subiu {rise:.0%} desde a época {best.epoch} enquanto a de treino caía; "
-                "use menos épocas, mais dropout ou mais leituras."
+def diagnose(history: Sequence[EpochSummary], copied_share: float) -> list[str]:
+    """Portuguese sentences on what the curves show, each with what to try; empty when nothing stands out.
+
+    Args:
+        history: evaluated epochs in order, at least one.
+        copied_share: share of the generated texts that copy a long run from a training text.
+    """
+    findings = (_overfitting(history), _underfitting(history), _instability(history), _recitation(copied_share))
+    return [finding for finding in findings if finding is not None]
+
+
+def _overfitting(history: Sequence[EpochSummary]) -> str | None:
+    best, last = min(history, key=lambda summary: summary.eval_loss), history[-1]
+    if last.eval_loss <= best.eval_loss * (1 + OVERFIT_RISE) or last.train_loss >= best.train_loss:
+        return None
+    rise = last.eval_loss / best.eval_loss - 1
+    return (
+        f"Overfitting: a perda de validação subiu {rise:.0%} desde a época {best.epoch} enquanto a de treino caía; "
+        "use menos épocas, mais dropout ou mais leituras."
+    )
+
+
+def _underfitting(history: Sequence[EpochSummary]) -> str | None:
+    first, last = history[0], history[-1]
+    fall = 1 - last.train_loss / first.train_loss
+    # The second evaluation may still lie in the warm-up.
+    if len(history) < 3 or fall >= UNDERFIT_FALL:
+        return None
+    return (
+        f"Underfitting: a perda de treino caiu só {max(fall, 0):.0%} em {last.epoch} épocas; "
+        "aumente training.learning_rate ou lora.r, ou treine por mais épocas."
+    )
+
+
+def _instability(history: Sequence[EpochSummary]) -> str | None:
+    for before, after in itertools.pairwise(history):
+        if after.eval_loss > before.eval_loss * (1 + UNSTABLE_JUMP):
+            return (
+                f"Instabilidade: a perda de validação saltou de {decimal(before.eval_loss, 2)} para "
+                f"{decimal(after.eval_loss, 2)} na época {after.epoch}; diminua training.learning_rate ou aumente "
+                "training.warmup_ratio."
             )
-        fall = 1 - last.train_loss / first.train_loss
-        if len(history) > 2 and fall < UNDERFIT_FALL:
-            findings.append(
-                f"Underfitting: a perda de treino caiu só {max(fall, 0):.0%} em {last.epoch} épocas; "
-                "aumente training.learning_rate ou lora.r, ou treine por mais épocas."
-            )
-        for before, after in zip(history, history[1:], strict=False):
-            if after.eval_loss > before.eval_loss * (1 + UNSTABLE_JUMP):
-                findings.append(
-                    f"Instabilidade: a perda de validação saltou de {before.eval_loss:.2f} para {after.eval_loss:.2f} na "
-                    f"época {after.epoch}; diminua training.learning_rate ou aumente training.warmup_ratio."
-                )
-                break
-    if copied_share is not None and copied_share >= RECITED_SHARE:
-        findings.append(
-            f"Recitação: {copied_share:.0%} das leituras geradas copiam um trecho longo de um texto de treino; "
-            "use menos épocas ou mais leituras."
-        )
-    return findings
+    return None
+
+
+def _recitation(copied_share: float) -> str | None:
+    if copied_share < RECITED_SHARE:
+        return None
+    return (
+        f"Recitação: {copied_share:.0%} das leituras geradas copiam um trecho longo de um texto de treino; "
+        "use menos épocas ou mais leituras."
+    )

@@ -1,13 +1,14 @@
 """ROUGE, BLEU and chrF that read Portuguese.
 
-Text is normalised to Unicode NFC and lower case; words are runs of letters and digits of any script, hyphens inside words
-kept; there is no stemmer. (ROUGE's stock tokenizer deletes every accented letter and its stemmer is English.)
+Text is normalised to Unicode NFC and lower case; words are runs of letters and digits of any script, hyphens inside
+words kept; there is no stemmer. (ROUGE's stock tokenizer deletes every accented letter and its stemmer is English.)
 All values are between 0 and 1.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -24,6 +25,11 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
+def normalise(text: str) -> str:
+    """Unicode NFC: ``é`` is one character, however it was typed."""
+    return unicodedata.normalize("NFC", text)
+
+
 def score_texts(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Corpus metrics of generated texts against the real ones, by name (:data:`METRIC_NAMES`), each 0 to 1.
 
@@ -34,23 +40,27 @@ def score_texts(predictions: Sequence[str], references: Sequence[str]) -> dict[s
     """
     if not predictions or len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
-    results = _metric().compute(predictions=list(predictions), references=list(references))
+    with tempfile.TemporaryDirectory() as scratch:
+        # The library makes its cache folder even where it keeps everything in memory; the home may be read-only.
+        metric = _metric_class()(keep_in_memory=True, cache_dir=scratch)
+        results = metric.compute(predictions=list(predictions), references=list(references))
     return {name: float(results[name]) for name in METRIC_NAMES}
 
 
-def score_pairs(predictions: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
-    """ROUGE-L and sentence chrF of each pair, each 0 to 1."""
+def rouge_f1(kind: str, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+    """ROUGE F1 of each pair, 0 to 1. ``kind``: one of :data:`ROUGE_TYPES`, for texts of one sentence a line."""
+    scorer = _rouge_scorer()
+    pairs = zip(predictions, references, strict=True)
+    return [scorer.score(reference, prediction)[kind].fmeasure for prediction, reference in pairs]
+
+
+def chrf_of_pairs(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+    """chrF2 of each pair by itself, 0 to 1."""
     import sacrebleu
 
-    scorer = _rouge_scorer()
     chrf = sacrebleu.CHRF(lowercase=True)
-    return [
-        {
-            "rougeL": scorer.score(reference, prediction)["rougeL"].fmeasure,
-            "chrf": chrf.sentence_score(_normal(prediction), [_normal(reference)]).score / 100,
-        }
-        for prediction, reference in zip(predictions, references, strict=True)
-    ]
+    pairs = zip(predictions, references, strict=True)
+    return [chrf.sentence_score(normalise(text), [normalise(real)]).score / 100 for text, real in pairs]
 
 
 def metric_signatures() -> dict[str, str]:
@@ -68,7 +78,7 @@ def metric_signatures() -> dict[str, str]:
 
 
 @cache
-def _metric() -> Any:
+def _metric_class() -> Any:
     import datasets
     import evaluate
     import sacrebleu
@@ -80,7 +90,7 @@ def _metric() -> Any:
             text = datasets.Value("string")
             return evaluate.MetricInfo(
                 description=str(__doc__),
-                citation="Lin, 2004 (ROUGE); Papineni et al., 2002 (BLEU); Popović, 2015 (chrF); Post, 2018 (sacrebleu)",
+                citation="ROUGE: Lin, 2004. BLEU: Papineni et al., 2002. chrF: Popović, 2015. sacrebleu: Post, 2018.",
                 inputs_description="predictions, references: one text each",
                 features=datasets.Features({"predictions": text, "references": text}),
             )
@@ -92,12 +102,12 @@ def _metric() -> Any:
                 for prediction, reference in zip(predictions, references, strict=True)
             ]
             results = {name: sum(pair[name].fmeasure for pair in pairs) / len(pairs) for name in ROUGE_TYPES}
-            normal, streams = [_normal(text) for text in predictions], [[_normal(text) for text in references]]
+            normal, streams = [normalise(text) for text in predictions], [[normalise(text) for text in references]]
             results["bleu"] = sacrebleu.BLEU(lowercase=True).corpus_score(normal, streams).score / 100
             results["chrf"] = sacrebleu.CHRF(lowercase=True).corpus_score(normal, streams).score / 100
             return results
 
-    return ReadingMetrics(keep_in_memory=True)
+    return ReadingMetrics
 
 
 @cache
@@ -115,7 +125,3 @@ def _rouge_scorer() -> Any:
 def _by_sentence(text: str) -> str:
     # rougeLsum takes one sentence a line.
     return _SENTENCE_END.sub("\n", text)
-
-
-def _normal(text: str) -> str:
-    return unicodedata.normalize("NFC", text)

@@ -9,13 +9,14 @@ from cartas_mlflow import __version__
 from cartas_mlflow.console import decimal, duration, say
 from cartas_mlflow.data.records import Record
 from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality_band
-from cartas_mlflow.evaluation.metrics import metric_signatures, score_pairs
+from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, rouge_f1
 from cartas_mlflow.modeling.lora import ParameterCount
 from cartas_mlflow.modeling.trainer import Evaluation
 from cartas_mlflow.pipelines.fitting import Fit
 from cartas_mlflow.pipelines.preparation import EncodedSplit, LoadedBase, PreparedData, SettledBase
 from cartas_mlflow.pipelines.session import Session
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
+from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
 from cartas_mlflow.tracking.report import ReportFacts, build_report, describe_result, write_json, write_text
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
@@ -64,13 +65,35 @@ def log_baselines(run: TrackedRun, baselines: Mapping[str, Mapping[str, float]])
 def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name: str) -> None:
     """A table of what was asked, the generated reading and the real one, with how near they are."""
     records = data.split.validation
-    scores = score_pairs(texts, [record.texto for record in records])
-    columns: dict[str, list[Any]] = {name: [getattr(record, name) for record in records] for name in RECORD_FIELDS}
-    columns |= {"gerado": list(texts), "real": [record.texto for record in records]}
-    columns |= {metric: [round(pair[metric], 4) for pair in scores] for metric in ("rougeL", "chrf")}
+    real = [record.texto for record in records]
+    columns: dict[str, list[Any]] = {
+        column: [getattr(record, column) for record in records] for column in ("id", *RECORD_FIELDS)
+    }
+    columns |= {"gerado": list(texts), "real": real}
+    columns["rougeL"] = [round(value, 4) for value in rouge_f1("rougeL", texts, real)]
+    columns["chrf"] = [round(value, 4) for value in chrf_of_pairs(texts, real)]
     run.log_csv(columns, f"samples/{name}.csv")
     if name == "final":
         run.log_table(columns, "samples/final.json")
+
+
+def log_model(
+    session: Session, config: ExperimentConfig, data: PreparedData, base: LoadedBase, result: Fit
+) -> str:
+    """Log the reading generator with the best epoch's adapter; gives its id."""
+    served = ServedModel(
+        template=data.template,
+        cards=tuple(sorted({record.carta for record in data.records.rows})),
+        max_length=config.data.max_length,
+        batch_size=config.evaluation.batch_size,
+        base_name=base.location.name,
+        base_revision=base.location.revision,
+        generation=config.generation.model_dump(),
+    )
+    served.save(session.adapter)
+    return log_reading_model(
+        session.adapter, base.location, config.serving, embed_base=config.registry.embed_base, step=result.best_epoch
+    )
 
 
 def log_result(
@@ -104,7 +127,8 @@ def log_result(
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
-    run.log_metrics({f"final_{name}": value for name, value in final.metrics.items()})
+    model_id = log_model(session, config, data, base, result)
+    run.log_model_metrics(model_id, {f"final_{name}": value for name, value in final.metrics.items()}, result.best_epoch)
     run.log_metrics({"best_epoch": float(result.best_epoch), **result.figures})
     run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
     run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
