@@ -16,7 +16,6 @@ from cartas_mlflow.pipelines.fitting import Fit
 from cartas_mlflow.pipelines.preparation import EncodedSplit, LoadedBase, PreparedData, SettledBase
 from cartas_mlflow.pipelines.session import Session
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
-from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
 from cartas_mlflow.tracking.report import ReportFacts, build_report, describe_result, write_json, write_text
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
@@ -77,25 +76,6 @@ def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name:
         run.log_table(columns, "samples/final.json")
 
 
-def log_model(
-    session: Session, config: ExperimentConfig, data: PreparedData, base: LoadedBase, result: Fit
-) -> str:
-    """Log the reading generator with the best epoch's adapter; gives its id."""
-    served = ServedModel(
-        template=data.template,
-        cards=tuple(sorted({record.carta for record in data.records.rows})),
-        max_length=config.data.max_length,
-        batch_size=config.evaluation.batch_size,
-        base_name=base.location.name,
-        base_revision=base.location.revision,
-        generation=config.generation.model_dump(),
-    )
-    served.save(session.adapter)
-    return log_reading_model(
-        session.adapter, base.location, config.serving, embed_base=config.registry.embed_base, step=result.best_epoch
-    )
-
-
 def log_result(
     run: TrackedRun,
     session: Session,
@@ -127,8 +107,7 @@ def log_result(
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
-    model_id = log_model(session, config, data, base, result)
-    run.log_model_metrics(model_id, {f"final_{name}": value for name, value in final.metrics.items()}, result.best_epoch)
+    run.log_metrics({f"final_{name}": value for name, value in final.metrics.items()})
     run.log_metrics({"best_epoch": float(result.best_epoch), **result.figures})
     run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
     run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
