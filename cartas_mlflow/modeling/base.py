@@ -1,8 +1,8 @@
 """Find the base model and load it.
 
-Where it is looked for, in this order: a local folder of that name; the hub's local cache; the hub, if it answers within
-``model.hub_timeout`` seconds (the hub client's own retries take 50 s on a closed network). The caller decides what to do
-when it is nowhere to be had: :func:`find_base` raises :class:`BaseUnreachable`.
+Where it is looked for, in this order: a local folder of that name; the hub's local cache; the hub, if it answers
+within ``model.hub_timeout`` seconds (the hub client's own retries take 50 s on a closed network). The caller decides
+what to do when it is nowhere to be had: :func:`find_base` raises :class:`BaseUnreachable`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+"""In the library's order of preference: it loads the first that is there. An index names the files of its shards."""
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 HUB_FILES = ["*.json", "*.safetensors", "spiece.model", "README.md"]
 
@@ -68,13 +68,11 @@ class BaseLocation:
         }[self.source]
 
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of the weight files: an adapter loads silently on a base of equal shapes
-        but other weights, so the adapter remembers this."""
+        """First 16 hex digits of the SHA-256 of the weights that are loaded: an adapter loads silently on a base of
+        equal shapes but other weights, so the adapter remembers this."""
         digest = hashlib.sha256()
-        for file in sorted(path for path in self.folder.iterdir() if path.suffix in {".safetensors", ".bin"}):
-            if file.name == "training_args.bin":
-                continue
-            with file.open("rb") as stream:
+        for name in weight_files(self.folder):
+            with (self.folder / name).open("rb") as stream:
                 while block := stream.read(1 << 22):
                     digest.update(block)
         return digest.hexdigest()[:16]
@@ -105,14 +103,16 @@ def find_base(settings: ModelSettings) -> BaseLocation:
         _check_folder(folder)
         embedded = folder.resolve().is_relative_to(PROJECT_ROOT / "data" / "base")
         return BaseLocation(settings.name, folder.resolve(), "embedded" if embedded else "folder")
-    if settings.name.startswith((".", "/", "~", "data/")) or settings.name.count("/") > 1 or "\\" in settings.name:
+    from huggingface_hub import constants
+
+    if settings.name.startswith("data/") or not _is_hub_id(settings.name):
         raise BaseModelError(
             f"A pasta do modelo base {settings.name} não existe; confira model.name (um id do hub ou uma pasta local)."
         )
     cached = _cached_snapshot(settings)
     if cached is not None:
         return BaseLocation(settings.name, cached, "cache", cached.name)
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+    if constants.is_offline_mode():
         raise BaseUnreachable(settings.name, "o modo sem rede está ligado (HF_HUB_OFFLINE)")
     ask_hub(settings)
     snapshot = _download(settings)
@@ -129,36 +129,31 @@ def ask_hub(settings: ModelSettings) -> None:
         BaseModelError: the hub answers that there is no such model, or that it needs a login.
     """
     import requests
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import get_token, hf_hub_url
 
-    url = f"{constants.ENDPOINT}/{settings.name}/resolve/{settings.revision or 'main'}/config.json"
-    headers = {"authorization": f"Bearer {get_token()}"} if get_token() else {}
-    answer: dict[str, Any] = {}
+    url = hf_hub_url(settings.name, "config.json", revision=settings.revision)
+    token = get_token()
+    outcome: list[requests.Response | requests.RequestException] = []
 
     def ask() -> None:
         try:
-            reply = requests.get(url, headers=headers, timeout=settings.hub_timeout)
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            outcome.append(requests.get(url, headers=headers, timeout=settings.hub_timeout))
         except requests.RequestException as error:
-            answer["failure"] = type(error).__name__
-        else:
-            answer["status"], answer["body"] = reply.status_code, reply.text
-            answer["is_hub"] = any(header.lower() in {"x-error-code", "x-repo-commit"} for header in reply.headers)
+            outcome.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(settings.hub_timeout)
-    if not answer:
+    if not outcome or isinstance(outcome[0], requests.Timeout):
         raise BaseUnreachable(settings.name, f"o hub não respondeu em {settings.hub_timeout:g} s")
-    if "failure" in answer:
-        raise BaseUnreachable(settings.name, f"não há conexão com o hub ({answer['failure']})")
-    if answer["status"] in {401, 403, 404} and answer["is_hub"]:
-        raise BaseModelError(
-            f"O hub diz que o modelo {settings.name}"
-            + (f" na revisão {settings.revision}" if settings.revision else "")
-            + " não existe ou exige acesso; confira model.name e model.revision, ou entre com hf auth login."
-        )
-    if answer["status"] != 200 or not _is_json_object(answer["body"]):
-        raise BaseUnreachable(settings.name, f"o hub respondeu com algo que não é o modelo (HTTP {answer['status']})")
+    reply = outcome[0]
+    if isinstance(reply, requests.RequestException):
+        raise BaseUnreachable(settings.name, f"não há conexão com o hub ({type(reply).__name__})")
+    if reply.status_code in {401, 403, 404} and "x-error-code" in reply.headers:
+        raise _refused(settings)
+    if reply.status_code != 200 or not _is_json_object(reply.text):
+        raise BaseUnreachable(settings.name, f"o hub respondeu com algo que não é o modelo (HTTP {reply.status_code})")
 
 
 def choose_quantization(settings: ModelSettings, device: str, precision: str) -> Quantization | None:
@@ -169,28 +164,35 @@ def choose_quantization(settings: ModelSettings, device: str, precision: str) ->
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base or of an adapter folder."""
+    """The tokenizer of a base or of an adapter folder.
+
+    Raises:
+        BaseModelError: files that cannot be read.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"O tokenizador em {folder} não pôde ser lido ({_first_line(error)}); copie o modelo de novo."
+        ) from error
 
 
 def load_base(location: BaseLocation, device: str = "cpu", quantization: Quantization | None = None) -> PreTrainedModel:
     """Load the weights in float32 (autocast does the rest), or in 4 bits.
 
+    What the folder's ``generation_config.json`` says does not count: how texts are generated is up to the settings.
+
     Raises:
-        BaseModelError: not an encoder-decoder text model, or files that do not fit together.
+        BaseModelError: not an encoder-decoder text model, or files that are damaged or do not fit together.
     """
     import torch
+    from safetensors import SafetensorError
 
     quiet_libraries()
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig, GenerationConfig
 
-    config = AutoConfig.from_pretrained(location.folder)
-    if not config.is_encoder_decoder:
-        raise BaseModelError(
-            f"{location.name} é um modelo {config.model_type}, que não é codificador-decodificador; use um T5 (ex.: PTT5)."
-        )
     options: dict[str, Any] = {"dtype": torch.float32}
     if quantization is not None:
         options["quantization_config"] = BitsAndBytesConfig(
@@ -201,12 +203,24 @@ def load_base(location: BaseLocation, device: str = "cpu", quantization: Quantiz
         )
         options["device_map"] = {"": device}
     try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(location.folder, **options)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        config = AutoConfig.from_pretrained(location.folder)
+        if not config.is_encoder_decoder:
+            raise BaseModelError(
+                f"{location.name} é um modelo {config.model_type}, que não é codificador-decodificador; "
+                "use um T5 (ex.: PTT5)."
+            )
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(location.folder, output_loading_info=True, **options)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise BaseModelError(
-            f"Os pesos em {location.folder} não puderam ser lidos ({reason}); baixe ou copie o modelo de novo."
+            f"O modelo em {location.folder} não pôde ser lido ({_first_line(error)}); baixe ou copie o modelo de novo."
         ) from error
+    if report["missing_keys"]:
+        # The library would go on with random weights in their place.
+        raise BaseModelError(
+            f"Faltam {len(report['missing_keys'])} matrizes de pesos em {location.folder} (ex.: "
+            f"{min(report['missing_keys'])}); baixe ou copie o modelo de novo."
+        )
+    model.generation_config = GenerationConfig()
     if quantization is None:
         return model.to(device)
     from peft import prepare_model_for_kbit_training
@@ -238,6 +252,15 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files that hold the weights, shards that an index names included; empty if there are no weights."""
+    first = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    if first is None or not first.endswith(".index.json"):
+        return [first] if first else []
+    index = json.loads((folder / first).read_text(encoding="utf-8"))
+    return sorted(set(index["weight_map"].values()))
+
+
 def _check_folder(folder: Path) -> None:
     config = folder / "config.json"
     if not config.exists():
@@ -245,43 +268,67 @@ def _check_folder(folder: Path) -> None:
         raise BaseModelError(f"{folder} {what}; indique em model.name a pasta de um modelo base completo.")
     if not _is_json_object(config.read_text(encoding="utf-8", errors="replace")):
         raise BaseModelError(f"{config} não é JSON válido; copie o modelo base de novo.")
-    for kind, names in (("pesos", WEIGHT_FILES), ("tokenizador", TOKENIZER_FILES)):
-        if not any((folder / name).exists() for name in names):
-            raise BaseModelError(f"{folder} não tem {kind} ({' ou '.join(names[:3:2])}); copie o modelo base completo.")
+    weights = weight_files(folder)
+    lacking = [name for name in weights or WEIGHT_FILES[:1] if not (folder / name).exists()]
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        lacking.append(" ou ".join(TOKENIZER_FILES))
+    if lacking:
+        raise BaseModelError(f"{folder} não tem {' nem '.join(lacking)}; copie o modelo base completo.")
 
 
 def _cached_snapshot(settings: ModelSettings) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    def cached(file: str) -> str | None:
-        found = try_to_load_from_cache(settings.name, file, revision=settings.revision)
-        return found if isinstance(found, str) else None
-
-    config = cached("config.json")
-    if config is None or not any(map(cached, WEIGHT_FILES)) or not any(map(cached, TOKENIZER_FILES)):
+    config = try_to_load_from_cache(settings.name, "config.json", revision=settings.revision)
+    if not isinstance(config, str):
         return None
+    try:
+        _check_folder(Path(config).parent)
+    except BaseModelError:
+        return None  # a download that was cut short
     return Path(config).parent
 
 
 def _download(settings: ModelSettings) -> Path:
+    import httpx2  # the hub client's own HTTP library: its errors come through
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        files = HfApi().list_repo_files(settings.name, revision=settings.revision)
-        weights = next((name for name in WEIGHT_FILES if name in files), None)
+        files = {file.rfilename for file in HfApi().model_info(settings.name, revision=settings.revision).siblings}
         patterns = list(HUB_FILES)
-        if weights is not None and weights.startswith("pytorch_model"):
+        if not files.intersection(WEIGHT_FILES[:2]):
             patterns.append("pytorch_model*.bin")
         folder = Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
-        raise BaseUnreachable(settings.name, f"a conexão com o hub caiu ({type(error).__name__})") from error
-    except (RepositoryNotFoundError, HfHubHTTPError) as error:
-        raise BaseModelError(
-            f"O hub não entregou o modelo {settings.name} ({type(error).__name__}); confira model.name e tente de novo."
-        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise _refused(settings) from error
+    except (LocalEntryNotFoundError, httpx2.HTTPError) as error:
+        raise BaseUnreachable(settings.name, f"o hub não chegou a entregá-lo ({type(error).__name__})") from error
     _check_folder(folder)
     return folder
+
+
+def _refused(settings: ModelSettings) -> BaseModelError:
+    revision = f" na revisão {settings.revision}" if settings.revision else ""
+    return BaseModelError(
+        f"O hub diz que o modelo {settings.name}{revision} não existe ou exige acesso; confira model.name e "
+        "model.revision, ou entre com hf auth login."
+    )
+
+
+def _is_hub_id(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _is_json_object(text: str) -> bool:
