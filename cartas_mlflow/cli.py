@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
+import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from cartas_mlflow import __version__
 from cartas_mlflow.console import open_console, say
 from cartas_mlflow.errors import SettingError, UserError
 
+PROGRAM = "python -m cartas_mlflow"
 EXIT_OK, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0, 2 for what the user can mend, 130 when interrupted. A bug keeps its traceback."""
+    """Run one command; the exit code: 0, 2 for what the user can mend, 130 when interrupted. A bug keeps its traceback.
+
+    Args:
+        arguments: the words after the program's name; by default those of the command line.
+    """
     open_console()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        options, rest = _parser().parse_known_args(arguments)
-        return _run(options.command, options.config, read_overrides(rest))
+        return _run(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
         say(f"❌ {error}")
         return EXIT_USER_ERROR
@@ -34,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train_command(config: str, overrides: Mapping[str, Any]) -> int:
     """Fine-tune one adapter."""
+    from cartas_mlflow.config import load_config
+
+    load_config(config, overrides)  # a wrong setting answers at once, not after seconds of importing what trains
     from cartas_mlflow.pipelines.train import train
     from cartas_mlflow.tracking.run import RunInterrupted
 
@@ -44,76 +52,102 @@ def train_command(config: str, overrides: Mapping[str, Any]) -> int:
     return EXIT_OK
 
 
-COMMANDS = {"train": (train_command, "treina um adaptador LoRA com as leituras")}
+@dataclass(frozen=True)
+class Command:
+    """``run``: configuration file, overrides -> exit code."""
+
+    run: Callable[[str, Mapping[str, Any]], int]
+    summary: str
+
+
+COMMANDS = {"train": Command(train_command, "treina um adaptador LoRA com as leituras")}
 
 
 def read_overrides(words: Sequence[str]) -> dict[str, str]:
     """``--lora.r 32 --training.epochs=5`` -> ``{"lora.r": "32", "training.epochs": "5"}``.
 
+    A value may start with a dash (``-0.5``), but only after ``=`` with two.
+
     Raises:
-        SettingError: a word that is not a setting, or a setting without a value.
+        SettingError: a word that is not a setting, a setting without a value, or one given twice.
     """
     overrides: dict[str, str] = {}
     waiting = list(words)
     while waiting:
         word = waiting.pop(0)
-        if not word.startswith("--") or word == "--":
+        name, separator, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
             raise SettingError(
                 f"Não entendi {word!r}; escreva cada configuração como --seção.nome valor (ex.: --lora.r 32)."
             )
-        name, separator, value = word[2:].partition("=")
         if not separator:
             if not waiting or waiting[0].startswith("--"):
                 raise SettingError(f"Falta o valor de --{name}; escreva --{name} valor.")
             value = waiting.pop(0)
+        if name in overrides:
+            raise SettingError(
+                f"A configuração --{name} foi dada duas vezes ({overrides[name]} e {value}); deixe só uma."
+            )
         overrides[name] = value
     return overrides
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SettingError(
-            f"Comando incompleto ou desconhecido; use: python -m cartas_mlflow {{{','.join(COMMANDS)}}} [--help]."
-        )
-
-
-def _run(command: str | None, config: str, overrides: Mapping[str, Any]) -> int:
-    if command is None:
-        _parser().print_help()
-        return EXIT_USER_ERROR
-    return COMMANDS[command][0](config, overrides)
-
-
-def _parser() -> argparse.ArgumentParser:
+def _run(words: Sequence[str]) -> int:
+    if not words or words[0] in {"-h", "--help"}:
+        say(_program_help())
+        return EXIT_OK if words else EXIT_USER_ERROR
+    name, *rest = words
+    if name == "--version":
+        say(__version__)
+        return EXIT_OK
+    if name not in COMMANDS:
+        raise SettingError(_unknown_command_message(name))
+    if "--help" in rest or "-h" in {*rest[:1], *rest[-1:]}:
+        say(_command_help(name))
+        return EXIT_OK
     from cartas_mlflow.config import DEFAULT_CONFIG
 
-    common = {"add_help": False, "allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = _Parser(
-        prog="python -m cartas_mlflow", description="Ajuste fino do PTT5 para leituras de cartas.", **common
+    overrides = read_overrides(rest)
+    return COMMANDS[name].run(overrides.pop("config", DEFAULT_CONFIG), overrides)
+
+
+def _unknown_command_message(name: str) -> str:
+    if name.startswith("-"):
+        return f"Falta o comando antes de {name}; escreva {PROGRAM} {next(iter(COMMANDS))} {name} …"
+    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    return f"O comando {name} não existe; " + (
+        f"você quis dizer {near[0]}?" if near else f"use um destes: {', '.join(COMMANDS)}."
     )
-    _translate(parser)
-    parser.add_argument("--version", action="version", version=__version__, help="mostra a versão")
-    parser.set_defaults(config=DEFAULT_CONFIG)
-    commands = parser.add_subparsers(dest="command", title="comandos", metavar="")
-    for name, (_, help_text) in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=help_text, usage="%(prog)s [--config ARQUIVO] [--seção.nome valor ...]", **common
-        )
-        _translate(command)
-        command.add_argument("--config", default=DEFAULT_CONFIG, metavar="ARQUIVO", help=f"padrão: {DEFAULT_CONFIG}")
-        if {"--help", "-h"} & set(sys.argv[1:]):
-            command.description = f"{help_text[0].upper()}{help_text[1:]}."
-            command.epilog = _settings_help()
-    return parser
 
 
-def _translate(parser: argparse.ArgumentParser) -> None:
-    parser._optionals.title = "opções"
-    parser.add_argument("-h", "--help", action="help", help="mostra esta ajuda")
+def _program_help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    commands = "\n".join(f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items())
+    return f"""uso: {PROGRAM} COMANDO [--config ARQUIVO] [--seção.nome valor ...]
+
+Ajuste fino do PTT5 para leituras de cartas.
+
+comandos:
+{commands}
+
+opções:
+  -h, --help  mostra esta ajuda; depois de um comando, também as configurações
+  --version   mostra a versão"""
 
 
-def _settings_help() -> str:
+def _command_help(name: str) -> str:
+    from cartas_mlflow.config import DEFAULT_CONFIG
     from cartas_mlflow.settings import describe_settings
 
-    lines = ["configurações (--seção.nome valor; no mlflow run, -P seção.nome=valor; --epochs vale training.epochs):"]
-    return "\n".join([*lines, *(f"  --{name:<38} {text}" for name, text in describe_settings())])
+    summary = COMMANDS[name].summary
+    settings = "\n".join(f"  --{setting:<34} {text}" for setting, text in describe_settings())
+    return f"""uso: {PROGRAM} {name} [--config ARQUIVO] [--seção.nome valor ...]
+
+{summary[0].upper()}{summary[1:]}.
+
+opções:
+  -h, --help        mostra esta ajuda
+  --config ARQUIVO  arquivo YAML (padrão: {DEFAULT_CONFIG})
+
+configurações (--seção.nome valor; no mlflow run, -P seção.nome=valor; --epochs vale training.epochs):
+{settings}"""

@@ -11,16 +11,19 @@ from pathlib import Path
 _logger = logging.getLogger("cartas_mlflow")
 
 
-class _Terminal(logging.StreamHandler):
-    """Writes above a progress bar instead of through it."""
+class _Terminal(logging.Handler):
+    """Writes to whatever standard output is now, above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm = sys.modules.get("tqdm")
-        if tqdm is None:
-            super().emit(record)
-        else:
-            tqdm.tqdm.write(self.format(record), file=sys.stdout)
+        try:
+            if tqdm is None:
+                sys.stdout.write(f"{self.format(record)}\n")
+            else:
+                tqdm.tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
+        except OSError:  # a reader that went away (`| head`) does not end a training
+            self.handleError(record)
 
 
 def open_console() -> None:
@@ -28,7 +31,7 @@ def open_console() -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     if not _logger.handlers:
-        _logger.addHandler(_Terminal(sys.stdout))
+        _logger.addHandler(_Terminal())
         _logger.setLevel(logging.INFO)
         _logger.propagate = False
 
@@ -69,7 +72,7 @@ def decimal(value: float, places: int) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as ``1 h 02 min``, ``3 min 05 s`` or ``8,3 s``."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{decimal(seconds, 1)} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

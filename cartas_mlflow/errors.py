@@ -27,3 +27,7 @@ class TrackingError(UserError):
 
 class TrainingError(UserError):
     """A training that cannot go on: diverged, or out of memory."""
+
+
+class RegistryError(UserError):
+    """A run, model version or alias that cannot be used as asked."""

@@ -6,9 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 RECORD_FIELDS = ("carta", "evento", "secao", "tema")
+TEMPLATES = {
+    "instrucao": "Interprete a carta {carta} na ocasião {evento}, seção {secao}, tema {tema}, no seu estilo:",
+    "barras": "{carta} | {evento} | {secao} | {tema}",
+}
+"""The prompts that ``data.template`` knows by name."""
 
 
 def _none_words(value: Any) -> Any:
@@ -17,7 +23,8 @@ def _none_words(value: Any) -> Any:
 
 def _comma_list(value: Any) -> Any:
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.strip("[] ").split(",") if part.strip())
+        parts = (part.strip(" '\"") for part in value.strip("[] ").split(","))
+        return tuple(part for part in parts if part)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -28,7 +35,6 @@ def _lower_word(value: Any) -> Any:
 
 
 OptionalText = Annotated[str | None, BeforeValidator(_none_words)]
-OptionalSeconds = Annotated[float | None, BeforeValidator(_none_words), Field(gt=0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_list), Field(min_length=1)]
 AutoOrSwitch = Annotated[Literal["auto", "true", "false"], BeforeValidator(_lower_word)]
 AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=4096)], BeforeValidator(_lower_word)]
@@ -37,7 +43,18 @@ AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=4096)], 
 class Section(BaseModel):
     """Base of the settings sections: frozen, and a key that does not exist is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, str_strip_whitespace=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads ``yes`` and ``on`` as true, which pydantic would take for the number 1."""
+        kind = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and kind in (int, float):
+            raise PydanticKnownError(f"{kind.__name__}_type")
+        return value
 
 
 class ColumnNames(Section):
@@ -51,7 +68,7 @@ class ColumnNames(Section):
 
 
 class DataSettings(Section):
-    path: str = Field("data/cartas.csv", description="tabela de leituras: csv, xlsx, jsonl ou parquet")
+    path: str = Field("data/cartas.csv", min_length=1, description="tabela de leituras: csv, xlsx, jsonl ou parquet")
     sheet: OptionalText = Field(None, description="planilha do arquivo xlsx; none = a primeira")
     columns: ColumnNames = ColumnNames()
     template: str = Field(
@@ -153,6 +170,21 @@ class TrackingSettings(Section):
     system_metrics_interval: float = Field(5.0, ge=0.5, le=3600, description="intervalo dessas medidas (segundos)")
 
 
+class RegistrySettings(Section):
+    register_model: bool = Field(False, description="registrar e comparar com o campeão ao fim do treino")
+    name: str = Field("cartas-ptt5", min_length=1, description="nome do modelo no registro")
+    metric: Literal["chrf", "rougeL", "bleu"] = Field("chrf", description="métrica da comparação com o campeão")
+    confidence: float = Field(0.9, ge=0.5, lt=1, description="confiança exigida para trocar o campeão")
+    resamples: int = Field(10_000, ge=100, le=1_000_000, description="reamostragens da comparação (bootstrap)")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="semente das reamostragens")
+    embed_base: bool = Field(False, description="copiar também um base do hub para dentro do modelo registrado")
+
+
+class ServingSettings(Section):
+    any_card: bool = Field(False, description="aceitar cartas que não estão nos dados de treino")
+    max_rows: int = Field(64, ge=1, le=10_000, description="linhas por pedido")
+
+
 class ExperimentConfig(Section):
     """All settings of one experiment. Immutable; ``flat()`` gives them under their dotted names."""
 
@@ -164,6 +196,8 @@ class ExperimentConfig(Section):
     generation: GenerationSettings = GenerationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
+    registry: RegistrySettings = RegistrySettings()
+    serving: ServingSettings = ServingSettings()
 
     def flat(self) -> dict[str, Any]:
         """Dotted name -> value; tuples as lists, ready for YAML."""
@@ -184,15 +218,7 @@ def describe_settings() -> Iterator[tuple[str, str]]:
     for name, section in _sections():
         key = name.rsplit(".", 1)[-1]
         schema, default = section.model_json_schema()["properties"][key], section.model_fields[key].default
-        parts = schema.get("anyOf", [schema])
-        choices = [
-            str(choice) for part in parts for choice in part.get("enum", [part["const"]] if "const" in part else [])
-        ]
-        signs = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
-        bounds = [f"{sign} {part[bound]}" for part in parts for bound, sign in signs if bound in part]
-        extent = " | ".join([*choices, *([", ".join(bounds)] if bounds else [])])
-        shown = ",".join(default) if isinstance(default, tuple) else "none" if default is None else default
-        yield name, f"{schema['description']}{f' [{extent}]' if extent else ''} (padrão: {shown})"
+        yield name, f"{schema['description']}{_extent(schema)} (padrão: {_as_typed(default)})"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -212,3 +238,20 @@ def _sections(section: type[BaseModel] = ExperimentConfig, prefix: str = "") -> 
             yield from _sections(field.annotation, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", section
+
+
+def _extent(schema: Mapping[str, Any]) -> str:
+    parts = schema.get("anyOf", [schema])
+    choices = [str(choice) for part in parts for choice in part.get("enum", [part["const"]] if "const" in part else [])]
+    if schema.get("type") == "boolean":
+        choices = ["true", "false"]
+    signs = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+    bounds = [f"{sign} {part[bound]}" for part in parts for bound, sign in signs if bound in part]
+    extent = " | ".join([*choices, *([", ".join(bounds)] if bounds else [])])
+    return f" [{extent}]" if extent else ""
+
+
+def _as_typed(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

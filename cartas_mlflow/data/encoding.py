@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """``dataset``: columns input_ids, attention_mask, labels (lists of int, not padded) and length (int: the longer side)."""
+    """``dataset``: columns input_ids, attention_mask, labels (int lists, not padded), length (int: the longer side)."""
 
     dataset: Dataset
     truncated: int

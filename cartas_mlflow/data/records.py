@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import statistics
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
 from cartas_mlflow.config import find_project_file
-from cartas_mlflow.data.tables import Table, read_table
+from cartas_mlflow.data.tables import Table, clean_text, read_table
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.settings import RECORD_FIELDS, ColumnNames, DataSettings
 
@@ -73,7 +73,8 @@ def load_records(settings: DataSettings) -> Records:
     equal to an earlier row, is dropped and reported.
 
     Raises:
-        DataError: see :func:`~cartas_mlflow.data.tables.read_table`; a column that is missing; no row left.
+        DataError: see :func:`~cartas_mlflow.data.tables.read_table`; a column that is missing or holds no text; no row
+            left.
     """
     path = find_project_file(settings.path)
     table = read_table(path, settings.sheet)
@@ -95,21 +96,16 @@ def load_records(settings: DataSettings) -> Records:
         seen.add(record.id)
         rows.append(record)
     if not rows:
+        why = "só há o cabeçalho"
+        if empty:
+            line, column = empty[0]
+            why = f"todas têm alguma célula vazia (a primeira: linha {line}, coluna {column})"
         raise DataError(
-            f"{path} não tem nenhuma leitura válida: "
-            + (f"{len(empty)} linhas têm a célula {empty[0][1]} vazia" if empty else "só há o cabeçalho")
-            + "; preencha as colunas "
-            + ", ".join(columns.values())
-            + "."
+            f"{path} não tem nenhuma leitura válida: {why}; preencha as colunas {', '.join(columns.values())}."
         )
     texts = Counter(row.texto for row in rows)
     shared = sum(count for count in texts.values() if count > 1)
     return Records(tuple(rows), str(path), len(table.rows), tuple(empty), tuple(repeated), shared)
-
-
-def clean_text(text: str) -> str:
-    """Unicode NFC, runs of white space as one space, none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def make_record(carta: str, texto: str, evento: str = "", secao: str = "", tema: str = "") -> Record:
@@ -125,10 +121,12 @@ def split_records(records: Records, fraction: float, seed: int) -> Split:
         fraction: share of the rows for validation, rounded up (0.15 of 462 -> 70).
 
     Raises:
-        DataError: a card with fewer than 2 readings, or a side smaller than the number of cards.
+        DataError: a card with too few readings to stand on both sides, or a side smaller than the number of cards.
     """
     from sklearn.model_selection import train_test_split
 
+    total = len(records.rows)
+    held_out = math.ceil(total * fraction)
     counts = Counter(row.carta for row in records.rows)
     few = sorted(card for card, count in counts.items() if count < 2)
     if few:
@@ -137,18 +135,24 @@ def split_records(records: Records, fraction: float, seed: int) -> Split:
             + (f" (e outras {len(few) - 1} também)" if len(few) > 1 else "")
             + "; a divisão por carta precisa de pelo menos 2 de cada: acrescente leituras ou retire a carta."
         )
-    total = len(records.rows)
-    held_out = -(-total * fraction // 1)
-    if held_out < len(counts) or total - held_out < len(counts):
+    if min(held_out, total - held_out) < len(counts):
         raise DataError(
-            f"{records.source}: {total} leituras com data.validation_fraction={fraction} dão {held_out:.0f} para "
-            f"validação e {total - held_out:.0f} para treino, mas há {len(counts)} cartas e cada lado precisa de uma "
+            f"{records.source}: {total} leituras com data.validation_fraction={fraction} dão {held_out} para "
+            f"validação e {total - held_out} para treino, mas há {len(counts)} cartas e cada lado precisa de uma "
             "de cada; acrescente leituras ou mude a fração."
         )
-    ordered = sorted(records.rows, key=lambda row: row.id)
+    ordered = sorted(records.rows, key=_by_id)
     train, validation = train_test_split(
-        ordered, test_size=fraction, random_state=seed, stratify=[row.carta for row in ordered]
+        ordered, test_size=held_out, random_state=seed, stratify=[row.carta for row in ordered]
     )
+    for side, rows in (("treino", train), ("validação", validation)):
+        absent = sorted(counts.keys() - {row.carta for row in rows})
+        if absent:
+            raise DataError(
+                f"{records.source}: com data.validation_fraction={fraction} a carta {absent[0]}, que tem "
+                f"{counts[absent[0]]} leituras, fica fora do lado de {side}; acrescente leituras dela, retire-a ou "
+                "mude a fração."
+            )
     return Split(tuple(sorted(train, key=_by_id)), tuple(sorted(validation, key=_by_id)))
 
 
@@ -157,15 +161,23 @@ def _by_id(record: Record) -> str:
 
 
 def _match_columns(source: str, table: Table, names: ColumnNames) -> dict[str, str]:
-    wanted = {field: column for field, column in names.model_dump().items() if column is not None}
+    wanted = {field: clean_text(column) for field, column in names.model_dump().items() if column is not None}
     for field, column in wanted.items():
-        if column in table.columns:
-            continue
-        near = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.6)
-        optional = field not in {"carta", "texto"}
-        raise DataError(
-            f"{source} não tem a coluna {column}; as colunas são: {', '.join(table.columns)}. Indique a certa com "
-            f"data.columns.{field}={near[0] if near else 'NOME'}"
-            + (", ou none se a tabela não tem esse campo." if optional else ".")
-        )
+        if column in table.not_text:
+            raise DataError(
+                f"{source}, linha {table.not_text[column]}: o campo {column} deve ser um texto, não uma lista, um "
+                "objeto nem bytes."
+            )
+        if column not in table.columns:
+            raise DataError(_missing_column_message(source, table, field, column))
     return wanted
+
+
+def _missing_column_message(source: str, table: Table, field: str, column: str) -> str:
+    lower = {name.casefold(): name for name in table.columns if name}
+    near = difflib.get_close_matches(column.casefold(), lower, n=1, cutoff=0.6)
+    return (
+        f"{source} não tem a coluna {column}; as colunas são: {', '.join(lower.values())}. Indique a certa com "
+        f"data.columns.{field}={lower[near[0]] if near else 'NOME'}"
+        + (", ou none se a tabela não tem esse campo." if field not in {"carta", "texto"} else ".")
+    )
