@@ -20,9 +20,10 @@ def generate_texts(
     *,
     batch_size: int,
     max_length: int,
+    sequences: int = 1,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """One text per prompt, in the order of the prompts.
+    """``sequences`` texts per prompt, in the order of the prompts (all of the first prompt's, then the second's, …).
 
     Prompts are batched by similar length, longest first, so that little is spent on padding. The model is in evaluation
     mode meanwhile and goes back to the mode it was in.
@@ -30,14 +31,16 @@ def generate_texts(
     Args:
         batch_size: prompts generated at once.
         max_length: limit of a prompt, in tokens.
-        on_progress: called after each batch with the number of texts it gave.
+        sequences: texts per prompt; more than one needs sampling, or as many beams.
+        on_progress: called after each batch with the number of prompts it answered.
     """
     import torch
 
     encoded = tokenizer(list(prompts), truncation=True, max_length=max_length)["input_ids"]
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]), reverse=True)
     config = decoding_config(model, settings)
-    texts: list[str] = [""] * len(encoded)
+    config.num_return_sequences = sequences
+    texts: list[str] = [""] * len(encoded) * sequences
     was_training = model.training
     model.eval()
     try:
@@ -48,8 +51,9 @@ def generate_texts(
                 chosen = order[start : start + batch_size]
                 batch = tokenizer.pad({"input_ids": [encoded[index] for index in chosen]}, return_tensors="pt")
                 ids = model.generate(**batch.to(model.device), generation_config=config)
-                for index, text in zip(chosen, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
-                    texts[index] = text.strip()
+                places = [index * sequences + number for index in chosen for number in range(sequences)]
+                for place, text in zip(places, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
+                    texts[place] = text.strip()
                 if on_progress is not None:
                     on_progress(len(chosen))
     finally:

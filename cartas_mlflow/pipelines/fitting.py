@@ -26,7 +26,7 @@ from cartas_mlflow.modeling.trainer import (
 from cartas_mlflow.pipelines.preparation import EncodedSplit, LoadedBase, PreparedData
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.callback import MlflowLogging
-from cartas_mlflow.tracking.progress import Progress, evaluation_bar
+from cartas_mlflow.tracking.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -39,6 +39,8 @@ class Fit:
     """A training that ended, by itself or by the user. The model holds the best epoch's adapter."""
 
     best_epoch: int
+    steps: int
+    """Optimizer steps taken."""
     history: tuple[Mapping[str, float], ...]
     """One row per evaluation: epoch, epoch_train_loss, eval_*."""
     stopped_early: bool
@@ -82,7 +84,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate outside training, with a bar."""
     validation = ValidationSet(data.prompts(data.split.validation), encoded.validation.dataset)
-    with evaluation_bar(len(data.split.validation), title) as bar:
+    with progress_bar(len(data.split.validation), title) as bar:
         return evaluate_model(model, base.tokenizer, validation, config, score, on_progress=bar.update)
 
 
@@ -159,6 +161,7 @@ def fit(
     figures = {name: float(value) for name, value in output.metrics.items() if name != "epoch"}
     return Fit(
         best_epoch=next((round(row["epoch"]) for row in history if row["step"] == best_step), 0),
+        steps=trainer.state.global_step,
         history=history,
         stopped_early=not interruption.requested and trainer.state.global_step < trainer.state.max_steps,
         interrupted=interruption.requested,

@@ -85,9 +85,12 @@ def settle_base(config: ExperimentConfig, config_path: str | Path, overrides: Ma
         fallen = load_config(config_path, overrides, fallback=config.model.fallback)
         location = find_base(fallen.model)
         say_box(
-            f"AVISO: o modelo base pedido não está sendo usado.\nPedido:   {unreachable.name}\nMotivo:   {unreachable.reason}\n"
-            f"Em uso:   {location.description}\nConfiguração: {config.model.fallback} (taxa de aprendizado, módulos LoRA e "
-            "geração próprios)\nPara exigir o modelo pedido: -P model.fallback=none"
+            "AVISO: o modelo base pedido não está sendo usado.\n"
+            f"Pedido: {unreachable.name}\n"
+            f"Motivo: {unreachable.reason}\n"
+            f"Em uso: {location.description}\n"
+            f"Configuração: {config.model.fallback} (taxa de aprendizado, módulos LoRA e geração próprios)\n"
+            "Para exigir o modelo pedido: -P model.fallback=none"
         )
         return SettledBase(fallen, location, unreachable.name)
     say(f"Modelo base encontrado: {location.description}")
@@ -161,12 +164,11 @@ def encode_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) 
     train, validation = sides
     say(f"Tokenização concluída: {len(train.dataset)} treino, {len(validation.dataset)} validação")
     say(f"Tokens: até {train.longest[0]} no pedido e {train.longest[1]} na leitura (limite: {config.data.max_length})")
-    if train.truncated + validation.truncated:
-        say(
-            f"⚠️ {train.truncated + validation.truncated} textos cortados em {config.data.max_length} tokens; aumente data.max_length"
-        )
-    if train.unknown + validation.unknown:
-        say(f"⚠️ {train.unknown + validation.unknown} tokens fora do vocabulário do modelo: esses caracteres se perdem")
+    truncated, unknown = train.truncated + validation.truncated, train.unknown + validation.unknown
+    if truncated:
+        say(f"⚠️ {truncated} textos cortados em {config.data.max_length} tokens; aumente data.max_length")
+    if unknown:
+        say(f"⚠️ {unknown} tokens fora do vocabulário do modelo: esses caracteres se perdem")
     shape = base.model.config
     micro = choose_micro_batch(
         config.training.micro_batch_size,
@@ -178,7 +180,6 @@ def encode_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) 
         tokens=max(train.longest),
         dtype=base.precision.dtype,
     )
-    say(
-        f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {config.training.batch_size // micro} acumulações)"
-    )
+    pieces = config.training.batch_size // micro
+    say(f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {pieces} acumulações)")
     return EncodedSplit(train, validation, micro)

@@ -11,6 +11,7 @@ from cartas_mlflow.config import DEFAULT_CONFIG
 from cartas_mlflow.console import keep_log, say
 from cartas_mlflow.modeling.lora import save_adapter
 from cartas_mlflow.pipelines import fitting, preparation, training_record
+from cartas_mlflow.pipelines.promote import promote_model
 from cartas_mlflow.pipelines.session import begin, say_interrupted
 from cartas_mlflow.tracking.run import RunInterrupted, open_run
 
@@ -35,6 +36,8 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
     say("=== INICIANDO FINE-TUNING PTT5 - SISTEMA DE CARTAS ===")
     say("1. Carregando configurações de treinamento...")
     session = begin(config_path, overrides or {})
+    from mlflow import MlflowClient
+
     with keep_log(session.log_file), open_run(session.config.tracking, resume_run_id=session.run_id) as run:
         settled = preparation.settle_base(session.config, session.config_path, overrides or {})
         config = settled.config
@@ -54,7 +57,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
 
         say("6. Tokenizando dados...")
         encoded = preparation.encode_data(config, base, data)
-        training_record.log_start(run, session, settled, data, base, count, encoded)
+        validation = training_record.log_start(run, session, settled, data, base, count, encoded)
 
         say("7. Medindo as referências: modelo base sem ajuste, e consulta aos textos de treino...")
         score = fitting.reading_score(data, config.evaluation.copied_words)
@@ -86,6 +89,9 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
 
         say("10. Salvando modelo treinado...")
         save_adapter(model, base.tokenizer, session.adapter, base.location)
-        training_record.log_result(run, session, config, data, base, count, result, final, baselines)
+        training_record.log_result(run, session, config, data, base, count, result, final, baselines, validation)
+        if config.registry.register_model:
+            say("11. Registrando o modelo e comparando com o campeão...")
+            promote_model(MlflowClient(), run.id, config.registry)
         say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
     return TrainingResult(run.id, session.adapter, result.best_epoch, final.metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow import __version__
 from cartas_mlflow.console import decimal, duration, say
@@ -15,10 +15,14 @@ from cartas_mlflow.modeling.trainer import Evaluation
 from cartas_mlflow.pipelines.fitting import Fit
 from cartas_mlflow.pipelines.preparation import EncodedSplit, LoadedBase, PreparedData, SettledBase
 from cartas_mlflow.pipelines.session import Session
+from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
 from cartas_mlflow.tracking.report import ReportFacts, build_report, describe_result, write_json, write_text
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
+
+if TYPE_CHECKING:
+    from mlflow.data.dataset import Dataset
 
 BASELINE_PREFIXES = {"Base sem ajuste": "base", "Consulta": "lookup"}
 """Portuguese label -> prefix of the metric's name in MLflow."""
@@ -32,8 +36,8 @@ def log_start(
     base: LoadedBase,
     count: ParameterCount,
     encoded: EncodedSplit,
-) -> None:
-    """Parameters, tags, datasets, the resolved settings and the split's ids."""
+) -> Dataset:
+    """Parameters, tags, datasets, the resolved settings and the split's ids; gives the validation dataset as logged."""
     config = settled.config
     session.remember(run, config, _split_table(data))
     run.name(run_name(config))
@@ -46,12 +50,16 @@ def log_start(
             **{f"metric.{name}": signature for name, signature in metric_signatures().items()},
         }
     )
-    settings = {key: value for key, value in config.flat().items() if not key.startswith("tracking.")}
+    # tracking.* is about this machine; serving.* is logged by MLflow itself, as the model's configuration.
+    settings = {key: value for key, value in config.flat().items() if not key.startswith(("tracking.", "serving."))}
     run.log_params(settings | _derived_params(data, base, count, encoded, config))
     sides = {"training": data.split.train, "validation": data.split.validation}
-    run.log_datasets({side: _columns(records) for side, records in sides.items()}, data.records.source, "texto")
+    datasets = run.log_datasets(
+        {side: _columns(records) for side, records in sides.items()}, data.records.source, "texto"
+    )
     run.log_file(session.resolved, "config")
     run.log_file(session.split, "data")
+    return datasets["validation"]
 
 
 def log_baselines(run: TrackedRun, baselines: Mapping[str, Mapping[str, float]]) -> None:
@@ -76,6 +84,24 @@ def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name:
         run.log_table(columns, "samples/final.json")
 
 
+def log_model(session: Session, config: ExperimentConfig, data: PreparedData, base: LoadedBase, result: Fit) -> str:
+    """Log the reading generator with the best epoch's adapter; gives its id."""
+    served = ServedModel(
+        template=data.template,
+        cards=tuple(sorted({record.carta for record in data.records.rows})),
+        max_length=config.data.max_length,
+        batch_size=config.evaluation.batch_size,
+        base_name=base.location.name,
+        base_revision=base.location.revision,
+        generation=config.generation.model_dump(),
+    )
+    served.save(session.adapter)
+    # A step that no series has: MLflow links to the model whatever the run logged at the model's step.
+    return log_reading_model(
+        session.adapter, base.location, config.serving, embed_base=config.registry.embed_base, step=result.steps + 1
+    )
+
+
 def log_result(
     run: TrackedRun,
     session: Session,
@@ -86,6 +112,7 @@ def log_result(
     result: Fit,
     final: Evaluation,
     baselines: Mapping[str, Mapping[str, float]],
+    validation: Dataset,
 ) -> None:
     """Final metrics, adapter, report, pictures and log; the run's description tells how it ended."""
     summaries = [EpochSummary(round(row["epoch"]), row["epoch_train_loss"], row["eval_loss"]) for row in result.history]
@@ -107,7 +134,8 @@ def log_result(
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
-    run.log_metrics({f"final_{name}": value for name, value in final.metrics.items()})
+    model_id = log_model(session, config, data, base, result)
+    run.log_model_metrics(model_id, {f"final_{name}": value for name, value in final.metrics.items()}, validation)
     run.log_metrics({"best_epoch": float(result.best_epoch), **result.figures})
     run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
     run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")

@@ -62,12 +62,11 @@ class Progress(TrainerCallback):
             f"  Tempo: {duration(elapsed)}; restam cerca de {duration(per_epoch * (self.epochs - epoch))}"
         )
         if epoch == 1:
-            say(
-                f"Tempo estimado por época: {duration(per_epoch)}\nTempo total estimado: {duration(per_epoch * self.epochs)}"
-            )
+            say(f"Tempo estimado por época: {duration(per_epoch)}")
+            say(f"Tempo total estimado: {duration(per_epoch * self.epochs)}")
 
 
-def evaluation_bar(total: int, description: str) -> tqdm:
+def progress_bar(total: int, description: str) -> tqdm:
     """A bar over generated readings."""
     return tqdm(
         total=total, desc=description, unit="leitura", file=sys.stderr, leave=False, disable=not sys.stderr.isatty()

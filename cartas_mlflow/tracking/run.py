@@ -15,6 +15,7 @@ from cartas_mlflow.settings import TrackingSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from mlflow.data.dataset import Dataset
 
 OUTCOME_TAG = "outcome"
 """finished, early_stopped, interrupted or failed. `mlflow run` overwrites the run's status by the exit code; a tag stays."""
@@ -86,16 +87,26 @@ class TrackedRun:
 
         mlflow.log_metrics(dict(metrics))
 
-    def log_datasets(self, datasets: Mapping[str, Mapping[str, Sequence[str]]], source: str, targets: str) -> None:
+    def log_model_metrics(self, model_id: str, metrics: Mapping[str, float], dataset: Dataset) -> None:
+        """Log metrics on the run, linked to a logged model and to the dataset that they were computed on."""
+        import mlflow
+
+        mlflow.log_metrics(dict(metrics), model_id=model_id, dataset=dataset)
+
+    def log_datasets(
+        self, datasets: Mapping[str, Mapping[str, Sequence[str]]], source: str, targets: str
+    ) -> dict[str, Dataset]:
         """Log tables (column -> values) as the run's inputs; MLflow computes their digests. Keys: training, validation."""
         import mlflow
         import mlflow.data
         import pandas as pd
 
+        logged = {}
         for context, columns in datasets.items():
             frame = pd.DataFrame(dict(columns))
-            dataset = mlflow.data.from_pandas(frame, source=source, name=Path(source).stem, targets=targets)
-            mlflow.log_input(dataset, context=context)
+            logged[context] = mlflow.data.from_pandas(frame, source=source, name=Path(source).stem, targets=targets)
+            mlflow.log_input(logged[context], context=context)
+        return logged
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file, or a whole folder, under an artifact folder."""

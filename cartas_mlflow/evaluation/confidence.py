@@ -1,0 +1,104 @@
+"""How sure a figure is: bootstrap over the records, for one model and for two on the same records.
+
+A corpus metric is recomputed on each resample from the records' own statistics (n-gram counts for BLEU and chrF, the F1
+for ROUGE-L), as in Koehn (2004), "Statistical Significance Tests for Machine Translation Evaluation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cartas_mlflow.evaluation.metrics import normalise, rouge_f1
+
+METRICS = ("rougeL", "bleu", "chrf")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A metric (0 to 1) and the bounds of its bootstrap percentile interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Challenger minus champion, on the same records. ``confidence``: share of resamples in which it is above zero."""
+
+    difference: Interval
+    confidence: float
+    records: int
+
+
+def bootstrap(
+    metric: str,
+    predictions: Sequence[str],
+    references: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+    level: float = 0.95,
+) -> Interval:
+    """The metric's value and percentile interval. ``metric``: one of :data:`METRICS`."""
+    statistics, score = record_statistics(metric, predictions, references)
+    values = _resampled(statistics, score, _draws(len(references), resamples, seed))
+    return _interval(score(statistics.sum(axis=0)), values, level)
+
+
+def paired_bootstrap(
+    metric: str,
+    challenger: Sequence[str],
+    champion: Sequence[str],
+    references: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+    level: float = 0.95,
+) -> Comparison:
+    """Both models on the same resamples of the records."""
+    first, score = record_statistics(metric, challenger, references)
+    second, _ = record_statistics(metric, champion, references)
+    draws = _draws(len(references), resamples, seed)
+    differences = _resampled(first, score, draws) - _resampled(second, score, draws)
+    observed = score(first.sum(axis=0)) - score(second.sum(axis=0))
+    return Comparison(_interval(observed, differences, level), float((differences > 0).mean()), len(references))
+
+
+def record_statistics(
+    metric: str, predictions: Sequence[str], references: Sequence[str]
+) -> tuple[np.ndarray, Callable[[np.ndarray], float]]:
+    """Per-record statistics (records × numbers) whose sum over any set of records gives that set's metric (0 to 1).
+
+    Raises:
+        ValueError: an unknown metric, different numbers of texts, or none.
+    """
+    if not predictions or len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
+    if metric == "rougeL":
+        scores = np.array(rouge_f1("rougeL", predictions, references))
+        return np.column_stack([scores, np.ones_like(scores)]), lambda total: float(total[0] / total[1])
+    import sacrebleu
+
+    if metric not in {"bleu", "chrf"}:
+        raise ValueError(f"no per-record statistics for {metric}")
+    tool = sacrebleu.BLEU(lowercase=True) if metric == "bleu" else sacrebleu.CHRF(lowercase=True)
+    rows = tool._extract_corpus_statistics([normalise(t) for t in predictions], [[normalise(t) for t in references]])
+    return np.array(rows), lambda total: tool._compute_score_from_stats(total.tolist()).score / 100
+
+
+def _draws(records: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each record is drawn in each resample (resamples × records)."""
+    return np.random.default_rng(seed).multinomial(records, np.full(records, 1 / records), size=resamples)
+
+
+def _resampled(statistics: np.ndarray, score: Callable[[np.ndarray], float], draws: np.ndarray) -> np.ndarray:
+    return np.array([score(total) for total in draws @ statistics])
+
+
+def _interval(value: float, resampled: np.ndarray, level: float) -> Interval:
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))

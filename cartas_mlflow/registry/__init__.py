@@ -1,0 +1,1 @@
+"""Adapters that leave the experiment: the logged model, its requests, the champion."""

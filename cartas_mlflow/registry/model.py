@@ -1,0 +1,226 @@
+"""The logged model: an MLflow pyfunc from code, no pickle. Adapter and base in, readings out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from cartas_mlflow.errors import RegistryError
+from cartas_mlflow.modeling.base import BaseLocation, find_base, load_base, load_tokenizer
+from cartas_mlflow.modeling.generation import generate_texts
+from cartas_mlflow.modeling.hardware import inspect_hardware
+from cartas_mlflow.modeling.lora import load_adapter
+from cartas_mlflow.registry.requests import PARAMETERS, read_parameters, read_rows
+from cartas_mlflow.registry.server import make_refusals_clear
+from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ModelSettings, ServingSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import ModelSignature
+
+LOGGED_NAME = "cartas-gerador"
+SERVED_FILE = "served.json"
+PACKAGE = Path(__file__).resolve().parent.parent
+REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "tokenizers",
+    "sentencepiece",
+    "huggingface_hub",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "pyyaml",
+    "psutil",
+    "requests",
+)
+"""What serving imports; training's other packages are not needed."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What a reading generator has to know besides weights; stands in the adapter's folder as ``served.json``."""
+
+    template: str
+    cards: tuple[str, ...]
+    max_length: int
+    """Limit of a prompt, in tokens."""
+    batch_size: int
+    base_name: str
+    base_revision: str | None
+    generation: Mapping[str, Any]
+    """Decoding settings, as :class:`~cartas_mlflow.settings.GenerationSettings` takes them."""
+
+    @property
+    def used_fields(self) -> tuple[str, ...]:
+        """Fields that the template uses, in the order of a record."""
+        return tuple(name for name in RECORD_FIELDS if f"{{{name}}}" in self.template)
+
+    def save(self, adapter: Path) -> None:
+        """Write it into an adapter's folder."""
+        (adapter / SERVED_FILE).write_text(json.dumps(asdict(self), ensure_ascii=False, indent=2), encoding="utf-8")
+
+    @classmethod
+    def load(cls, adapter: Path) -> ServedModel:
+        """Read it from an adapter's folder.
+
+        Raises:
+            RegistryError: the folder is not that of a finished training.
+        """
+        path = adapter / SERVED_FILE
+        if not path.exists():
+            raise RegistryError(
+                f"{adapter} não tem {SERVED_FILE}; indique a pasta adapter/ de um treinamento concluído."
+            )
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**facts, "cards": tuple(facts["cards"])})
+
+
+class ReadingGenerator(PythonModel):
+    """Text columns in (those that the template uses), a column ``texto`` out.
+
+    With ``num_return_sequences=n`` each row gives n consecutive rows. Thread-safe: one generation at a time.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load base and adapter, merged: generation is then as fast as the bare model's."""
+        make_refusals_clear()
+        adapter = Path(context.artifacts["adapter"])
+        self.served = ServedModel.load(adapter)
+        limits = {name.removeprefix("serving."): value for name, value in (context.model_config or {}).items()}
+        self.limits = ServingSettings.model_validate(limits)
+        self.defaults = GenerationSettings.model_validate(self.served.generation)
+        base = self._locate_base(context)
+        model = load_adapter(load_base(base, inspect_hardware().device), adapter, base).merge_and_unload()
+        self.model, self.tokenizer = model.eval(), load_tokenizer(adapter)
+        self.lock = threading.Lock()
+
+    # No type hints: MLflow takes hints of this method for the signature.
+    def predict(self, context, model_input, params=None):
+        """Generate readings: a table of prompts in, a table with the column ``texto`` out.
+
+        Raises:
+            RequestError: a row or a parameter that cannot be used.
+        """
+        import pandas as pd
+
+        return pd.DataFrame({"texto": self.write(pd.DataFrame(model_input), params)})
+
+    def write(
+        self,
+        prompts: pd.DataFrame,
+        params: Mapping[str, Any] | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[str]:
+        """The readings for a table of prompts. ``on_progress``: told the number of prompts just answered.
+
+        Raises:
+            RequestError: a row or a parameter that cannot be used.
+        """
+        cards = None if self.limits.any_card else self.served.cards
+        rows = read_rows(prompts, self.served.used_fields, cards, self.limits.max_rows)
+        settings, sequences = read_parameters(params, self.defaults)
+        with self.lock:
+            return generate_texts(
+                self.model,
+                self.tokenizer,
+                [self.served.template.format(**row) for row in rows],
+                settings,
+                batch_size=max(1, self.served.batch_size // sequences),
+                max_length=self.served.max_length,
+                sequences=sequences,
+                on_progress=on_progress,
+            )
+
+    def _locate_base(self, context: PythonModelContext) -> BaseLocation:
+        name, revision = self.served.base_name, self.served.base_revision
+        if "base" in context.artifacts:
+            return BaseLocation(name, Path(context.artifacts["base"]), "folder", revision)
+        return find_base(ModelSettings(name=name, revision=revision, fallback=None))
+
+
+def open_folder(adapter: Path, serving: ServingSettings) -> ReadingGenerator:
+    """The generator of an adapter's folder, without MLflow's store; its base is found as in training.
+
+    Raises:
+        RegistryError: not the folder of a finished training.
+        BaseModelError: its base cannot be had, or is another than the one it was trained on.
+    """
+    generator = ReadingGenerator()
+    limits = {f"serving.{name}": value for name, value in serving.model_dump().items()}
+    generator.load_context(PythonModelContext(artifacts={"adapter": str(adapter)}, model_config=limits))
+    return generator
+
+
+def open_logged(uri: str, serving: ServingSettings) -> ReadingGenerator:
+    """The generator behind ``models:/…`` (a logged model's id, a version, an alias)."""
+    import mlflow.pyfunc
+
+    limits = {f"serving.{name}": value for name, value in serving.model_dump().items()}
+    return mlflow.pyfunc.load_model(uri, model_config=limits).unwrap_python_model()
+
+
+def log_reading_model(
+    adapter: Path, base: BaseLocation, serving: ServingSettings, *, embed_base: bool, step: int
+) -> str:
+    """Log the model on the active run; gives its id (``m-…``).
+
+    A base from the hub is remembered by id and commit; another one, or any on request, is copied in, so that the model
+    loads on another machine, from another folder, without this repository.
+
+    Args:
+        adapter: folder with adapter, tokenizer and ``served.json``.
+        step: the epoch of the adapter; MLflow links the run's metrics of that step to the model.
+    """
+    import mlflow.pyfunc
+
+    served = ServedModel.load(adapter)
+    artifacts = {"adapter": str(adapter)}
+    if embed_base or base.source in {"folder", "embedded"}:
+        artifacts["base"] = str(base.folder)
+    info = mlflow.pyfunc.log_model(
+        name=LOGGED_NAME,
+        python_model=str(Path(__file__).with_name("served_model.py")),
+        code_paths=[str(PACKAGE)],
+        artifacts=artifacts,
+        model_config={f"serving.{name}": value for name, value in serving.model_dump().items()},
+        signature=reading_signature(served),
+        input_example=([_example(served)], {"num_beams": 1}),
+        pip_requirements=pinned_requirements(),
+        step=step,
+    )
+    return info.model_id
+
+
+def reading_signature(served: ServedModel) -> ModelSignature:
+    """Text columns, those of the template required; decoding parameters with the training's values as defaults."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    columns = [ColSpec("string", name, required=name in served.used_fields) for name in RECORD_FIELDS]
+    defaults = {**served.generation, "num_return_sequences": 1}
+    parameters = [ParamSpec(name, kind, defaults[name]) for name, (kind, _, _) in PARAMETERS.items()]
+    return ModelSignature(
+        inputs=Schema(columns), outputs=Schema([ColSpec("string", "texto")]), params=ParamSchema(parameters)
+    )
+
+
+def pinned_requirements() -> list[str]:
+    """:data:`REQUIREMENTS` at the versions in use, without a build's own suffix (``+cpu``)."""
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def _example(served: ServedModel) -> dict[str, str]:
+    values = {"carta": served.cards[0], "evento": "Ano Novo", "secao": "Luz", "tema": "Amor"}
+    return {name: values[name] for name in served.used_fields}
