@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.errors import BaseModelError, SettingError
-from cartas_mlflow.modeling.base import BaseLocation
+from cartas_mlflow.modeling.base import BaseLocation, quiet_libraries
 from cartas_mlflow.settings import LoraSettings
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ALL_LINEAR = "all-linear"
 BASE_FILE = "base.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def attach_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) ->
         SettingError: a target that matches no linear module. (PEFT itself skips it in silence as long as another
             matches: the names of T5 v1.1 on a T5 v1.0 train nothing of the feed-forward.)
     """
+    quiet_libraries()
     from peft import LoraConfig, TaskType, get_peft_model
     from transformers import set_seed
 
@@ -80,32 +82,39 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     (folder / BASE_FILE).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_adapter_card(base, content), encoding="utf-8")
     for file in folder.iterdir():
-        file.chmod(0o644)
+        if file.is_file():
+            file.chmod(0o644)  # safetensors writes 0600 whatever the umask: nobody else could serve it
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, base: BaseLocation, *, trainable: bool = False) -> PeftModel:
     """Put a saved adapter on its base.
 
     Raises:
-        BaseModelError: not an adapter, or one that was trained on another base.
+        BaseModelError: not an adapter, a damaged one, or one that was trained on another base.
     """
+    quiet_libraries()
     from peft import PeftModel
+    from safetensors import SafetensorError
 
-    if not (folder / "adapter_config.json").exists():
-        raise BaseModelError(f"{folder} não tem adapter_config.json; indique a pasta adapter/ de um treinamento.")
-    identity = folder / BASE_FILE
-    if identity.exists():
-        trained_on = json.loads(identity.read_text(encoding="utf-8"))
-        if trained_on["fingerprint"] != base.fingerprint():
-            raise BaseModelError(
-                f"O adaptador em {folder} foi treinado sobre {trained_on['name']} com outros pesos que os de {base.name} "
-                "em uso; use model.name e model.revision do treinamento."
-            )
+    for name in ADAPTER_FILES:
+        if not (folder / name).exists():
+            raise BaseModelError(f"{folder} não tem {name}; indique a pasta adapter/ de um treinamento.")
     try:
+        identity = folder / BASE_FILE
+        trained_on = json.loads(identity.read_text(encoding="utf-8")) if identity.exists() else None
+        if trained_on is not None and trained_on["fingerprint"] != base.fingerprint():
+            raise BaseModelError(
+                f"O adaptador em {folder} foi treinado sobre {trained_on['name']} com outros pesos que os de "
+                f"{base.name} em uso; use model.name e model.revision do treinamento."
+            )
         return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     except RuntimeError as error:
         raise BaseModelError(
             f"O adaptador em {folder} não tem as dimensões do modelo base {base.name}; use o base do treinamento."
+        ) from error
+    except (ValueError, SafetensorError) as error:
+        raise BaseModelError(
+            f"O adaptador em {folder} não pôde ser carregado ({str(error).splitlines()[0]}); copie a pasta de novo."
         ) from error
 
 
