@@ -282,7 +282,7 @@ def _check_template(data: DataSettings) -> None:
         )
     for _, name, style, conversion in parts:
         if name not in RECORD_FIELDS:
-            near = difflib.get_close_matches(str(name), RECORD_FIELDS, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(name), RECORD_FIELDS, n=1, cutoff=0.6)
             raise SettingError(
                 f"data.template usa {{{name}}}, que não é um campo do pedido; "
                 + (f"você quis dizer {{{near[0]}}}?" if near else "use {carta}, {evento}, {secao} e {tema}.")
