@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cartas_mlflow.console import say
 from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.evaluation.baselines import longest_copied_runs, look_up
 from cartas_mlflow.evaluation.metrics import score_texts
@@ -23,13 +23,10 @@ from cartas_mlflow.modeling.trainer import (
     evaluate_model,
     training_arguments,
 )
-from cartas_mlflow.pipelines.preparation import EncodedSplit, LoadedBase, PreparedData
+from cartas_mlflow.pipelines.preparation import PreparedData, Setup
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.callback import MlflowLogging
 from cartas_mlflow.tracking.progress import Progress, progress_bar
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 Score = Callable[[Sequence[str]], dict[str, float]]
 
@@ -73,27 +70,17 @@ def score_lookup(data: PreparedData, score: Score) -> dict[str, float]:
     return score(look_up([record.fields() for record in data.split.validation], known))
 
 
-def evaluate(
-    model: PeftModel,
-    base: LoadedBase,
-    data: PreparedData,
-    encoded: EncodedSplit,
-    config: ExperimentConfig,
-    score: Score,
-    title: str,
-) -> Evaluation:
-    """Evaluate outside training, with a bar."""
-    validation = ValidationSet(data.prompts(data.split.validation), encoded.validation.dataset)
-    with progress_bar(len(data.split.validation), title) as bar:
-        return evaluate_model(model, base.tokenizer, validation, config, score, on_progress=bar.update)
+def evaluate(setup: Setup, score: Score, title: str) -> Evaluation:
+    """Evaluate outside training, with a bar under the title."""
+    validation = _validation_set(setup)
+    with progress_bar(len(validation.prompts), title) as bar:
+        return evaluate_model(
+            setup.model, setup.base.tokenizer, validation, setup.config, score, on_progress=bar.update
+        )
 
 
 def fit(
-    model: PeftModel,
-    base: LoadedBase,
-    data: PreparedData,
-    encoded: EncodedSplit,
-    config: ExperimentConfig,
+    setup: Setup,
     score: Score,
     *,
     run_id: str,
@@ -113,34 +100,34 @@ def fit(
     import torch
     from transformers import set_seed
 
-    steps_per_epoch = math.ceil(len(data.split.train) / config.training.batch_size)
-    arguments = training_arguments(
-        config,
-        folder,
-        device=base.hardware.device,
-        precision=base.precision.dtype,
-        micro_batch_size=encoded.micro_batch_size,
-        steps_per_epoch=steps_per_epoch,
-    )
+    config, micro_batch_size = setup.config, setup.encoded.micro_batch_size
     progress, interruption = Progress(config.training.epochs), Interruption()
-    best = BestSoFar(config.early_stopping.metric)
 
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
-        progress.show_epoch(epoch, metrics, best=best.update(metrics))
+        # The trainer takes note of a new best only after its callbacks have run.
+        progress.show_epoch(epoch, metrics, best=_is_better(metrics, trainer.state.best_metric, config))
         on_texts(epoch, trainer.last_evaluation.texts)
 
+    mlflow_logging = MlflowLogging(run_id, on_epoch)
     set_seed(config.training.seed)
     trainer = ReadingTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=encoded.train.dataset,
+        model=setup.model,
+        args=training_arguments(
+            config,
+            folder,
+            device=setup.base.hardware.device,
+            precision=setup.base.precision.dtype,
+            micro_batch_size=micro_batch_size,
+            steps_per_epoch=math.ceil(len(setup.data.split.train) / config.training.batch_size),
+        ),
+        train_dataset=setup.encoded.train.dataset,
         config=config,
-        validation=ValidationSet(data.prompts(data.split.validation), encoded.validation.dataset),
+        validation=_validation_set(setup),
         score=score,
-        tokenizer=base.tokenizer,
+        tokenizer=setup.base.tokenizer,
         callbacks=[
             EvaluateEvery(config.evaluation.every_epochs),
-            MlflowLogging(run_id, on_epoch),
+            mlflow_logging,
             progress,
             *early_stopping(config),
             interruption,
@@ -150,39 +137,49 @@ def fit(
     try:
         with interruption.listen():
             output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except TrainingError:
+        mlflow_logging.flush()  # the last points show how it diverged
+        raise
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"A memória da GPU não bastou com {encoded.micro_batch_size} exemplos por passagem; use um "
+            f"A memória da GPU não bastou com {micro_batch_size} exemplos por passagem; use um "
             "training.micro_batch_size menor, ou training.gradient_checkpointing=true."
         ) from error
-    history = tuple(_history(trainer.state.log_history))
+    state, history = trainer.state, tuple(_history(trainer.state.log_history))
     checkpoints = complete_checkpoints(folder)
-    best_step = trainer.state.best_global_step
     figures = {name: float(value) for name, value in output.metrics.items() if name != "epoch"}
-    return Fit(
-        best_epoch=next((round(row["epoch"]) for row in history if row["step"] == best_step), 0),
-        steps=trainer.state.global_step,
+    result = Fit(
+        best_epoch=next((round(row["epoch"]) for row in history if row["step"] == state.best_global_step), 0),
+        steps=state.global_step,
         history=history,
-        stopped_early=not interruption.requested and trainer.state.global_step < trainer.state.max_steps,
+        stopped_early=not interruption.requested and state.global_step < state.max_steps,
         interrupted=interruption.requested,
         checkpoint=checkpoints[-1] if checkpoints else None,
         figures={**figures, "train_runtime": time.perf_counter() - started},
     )
+    if not result.interrupted:
+        _say_ending(result, config)
+    return result
 
 
-class BestSoFar:
-    """Says whether an evaluation is the best yet by the metric that chooses the epoch."""
+def _validation_set(setup: Setup) -> ValidationSet:
+    return ValidationSet(setup.data.prompts(setup.data.split.validation), setup.encoded.validation.dataset)
 
-    def __init__(self, metric: str) -> None:
-        self.key, self.sign = f"eval_{metric}", -1 if metric == "loss" else 1
-        self.best = -math.inf
 
-    def update(self, metrics: Mapping[str, float]) -> bool:
-        value = self.sign * metrics[self.key]
-        if value <= self.best:
-            return False
-        self.best = value
-        return True
+def _is_better(metrics: Mapping[str, float], best: float | None, config: ExperimentConfig) -> bool:
+    metric = config.early_stopping.metric
+    value = metrics[f"eval_{metric}"]
+    return best is None or (value < best if metric == "loss" else value > best)
+
+
+def _say_ending(result: Fit, config: ExperimentConfig) -> None:
+    if result.stopped_early:
+        settings = config.early_stopping
+        say(
+            f"Early stopping na época {result.history[-1]['epoch']:.0f}: eval_{settings.metric} parou de melhorar "
+            f"(early_stopping.patience={settings.patience}, early_stopping.threshold={settings.threshold:g})"
+        )
+    say(f"Melhor modelo restaurado: o da época {result.best_epoch}")
 
 
 def _history(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -71,6 +71,22 @@ class EncodedSplit:
     micro_batch_size: int
 
 
+@dataclass(frozen=True)
+class Setup:
+    """Everything that stands before the first step; ``model`` is the base with its adapter."""
+
+    settled: SettledBase
+    data: PreparedData
+    base: LoadedBase
+    model: PeftModel
+    parameters: ParameterCount
+    encoded: EncodedSplit
+
+    @property
+    def config(self) -> ExperimentConfig:
+        return self.settled.config
+
+
 def settle_base(config: ExperimentConfig, config_path: str | Path, overrides: Mapping[str, Any]) -> SettledBase:
     """Find the base; where it cannot be had, take the fallback's settings and say so.
 

@@ -105,13 +105,15 @@ def begin(config_path: str | Path, overrides: Mapping[str, Any]) -> Session:
     return Session(earlier.folder, load_config(earlier.resolved, overrides), earlier.resolved, checkpoint, run_id)
 
 
-def say_interrupted(session: Session, checkpoint: Path | None) -> None:
-    """Where the emergency checkpoint is, and how to go on from it."""
+def say_interrupted(checkpoint: Path | None) -> str:
+    """Tell where the emergency checkpoint is and how to go on from it; gives the latter as Markdown."""
     if checkpoint is None:
         say("⚠️ Nenhum checkpoint foi salvo: a interrupção veio antes do primeiro passo.")
-        return
+        return "Não há checkpoint de onde continuar."
+    command = f"python -m cartas_mlflow train --training.resume {checkpoint}"
     say(f"✅ Checkpoint de emergência salvo em: {checkpoint}")
-    say(f"Para continuar: python -m cartas_mlflow train --training.resume {checkpoint}")
+    say(f"Para continuar: {command}")
+    return f"Para continuar: `{command}`"
 
 
 def _new_folder(parent: Path) -> Path:

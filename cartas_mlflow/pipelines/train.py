@@ -33,12 +33,15 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         UserError: anything that the user can mend; the MLflow run, where one was opened, ends FAILED.
         RunInterrupted: Ctrl+C or SIGTERM; a checkpoint was saved and the run ends KILLED.
     """
+    from mlflow import MlflowClient
+
     say("=== INICIANDO FINE-TUNING PTT5 - SISTEMA DE CARTAS ===")
     say("1. Carregando configurações de treinamento...")
     session = begin(config_path, overrides or {})
-    from mlflow import MlflowClient
-
-    with keep_log(session.log_file), open_run(session.config.tracking, resume_run_id=session.run_id) as run:
+    with (
+        keep_log(session.log_file),
+        open_run(session.config.tracking, resume_run_id=session.run_id, log_file=session.log_file) as run,
+    ):
         settled = preparation.settle_base(session.config, session.config_path, overrides or {})
         config = settled.config
         say(f"Configurações carregadas para o modelo: {config.model.name}")
@@ -57,22 +60,19 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
 
         say("6. Tokenizando dados...")
         encoded = preparation.encode_data(config, base, data)
-        validation = training_record.log_start(run, session, settled, data, base, count, encoded)
+        setup = preparation.Setup(settled, data, base, model, count, encoded)
+        validation = training_record.log_start(run, session, setup)
 
         say("7. Medindo as referências: modelo base sem ajuste, e consulta aos textos de treino...")
         score = fitting.reading_score(data, config.evaluation.copied_words)
-        untuned = fitting.evaluate(model, base, data, encoded, config, score, "Base sem ajuste")
+        untuned = fitting.evaluate(setup, score, "Base sem ajuste")
         baselines = {"Base sem ajuste": untuned.metrics, "Consulta": fitting.score_lookup(data, score)}
         training_record.log_baselines(run, baselines)
         training_record.log_samples(run, data, untuned.texts, "base")
 
         say("8. INICIANDO TREINAMENTO...")
         result = fitting.fit(
-            model,
-            base,
-            data,
-            encoded,
-            config,
+            setup,
             score,
             run_id=run.id,
             folder=session.checkpoints,
@@ -80,18 +80,19 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
             on_texts=lambda epoch, texts: training_record.log_samples(run, data, texts, f"epoch-{epoch:03d}"),
         )
         if result.interrupted:
-            say_interrupted(session, result.checkpoint)
-            raise RunInterrupted
+            raise RunInterrupted(say_interrupted(result.checkpoint))
 
         say("9. Avaliando o melhor adaptador...")
-        final = fitting.evaluate(model, base, data, encoded, config, score, "Avaliação final")
+        final = fitting.evaluate(setup, score, "Avaliação final")
         training_record.log_samples(run, data, final.texts, "final")
 
         say("10. Salvando modelo treinado...")
         save_adapter(model, base.tokenizer, session.adapter, base.location)
-        training_record.log_result(run, session, config, data, base, count, result, final, baselines, validation)
+        training_record.log_result(run, session, setup, result, final, baselines, validation)
+
         if config.registry.register_model:
             say("11. Registrando o modelo e comparando com o campeão...")
             promote_model(MlflowClient(), run.id, config.registry)
+
         say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
     return TrainingResult(run.id, session.adapter, result.best_epoch, final.metrics)

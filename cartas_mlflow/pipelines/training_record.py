@@ -10,15 +10,22 @@ from cartas_mlflow.console import decimal, duration, say
 from cartas_mlflow.data.records import Record
 from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality_band
 from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, rouge_f1
-from cartas_mlflow.modeling.lora import ParameterCount
+from cartas_mlflow.modeling.hardware import Hardware
 from cartas_mlflow.modeling.trainer import Evaluation
 from cartas_mlflow.pipelines.fitting import Fit
-from cartas_mlflow.pipelines.preparation import EncodedSplit, LoadedBase, PreparedData, SettledBase
+from cartas_mlflow.pipelines.preparation import PreparedData, Setup
 from cartas_mlflow.pipelines.session import Session
 from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
-from cartas_mlflow.tracking.report import ReportFacts, build_report, describe_result, write_json, write_text
+from cartas_mlflow.tracking.report import (
+    ReportFacts,
+    build_report,
+    describe_result,
+    epochs_text,
+    write_json,
+    write_text,
+)
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 
 if TYPE_CHECKING:
@@ -28,31 +35,22 @@ BASELINE_PREFIXES = {"Base sem ajuste": "base", "Consulta": "lookup"}
 """Portuguese label -> prefix of the metric's name in MLflow."""
 
 
-def log_start(
-    run: TrackedRun,
-    session: Session,
-    settled: SettledBase,
-    data: PreparedData,
-    base: LoadedBase,
-    count: ParameterCount,
-    encoded: EncodedSplit,
-) -> Dataset:
+def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
     """Parameters, tags, datasets, the resolved settings and the split's ids; gives the validation dataset as logged."""
-    config = settled.config
+    config, data = setup.config, setup.data
     session.remember(run, config, _split_table(data))
     run.name(run_name(config))
     run.describe(f"**Em treinamento:** {run_name(config)}.")
     run.set_tags(
         {
-            OUTCOME_TAG: "running",
-            "base_model.fallback": str(settled.requested is not None).lower(),
+            "base_model.fallback": str(setup.settled.requested is not None).lower(),
             "cartas_mlflow.version": __version__,
             **{f"metric.{name}": signature for name, signature in metric_signatures().items()},
         }
     )
     # tracking.* is about this machine; serving.* is logged by MLflow itself, as the model's configuration.
     settings = {key: value for key, value in config.flat().items() if not key.startswith(("tracking.", "serving."))}
-    run.log_params(settings | _derived_params(data, base, count, encoded, config))
+    run.log_params(settings | _derived_params(setup))
     sides = {"training": data.split.train, "validation": data.split.validation}
     datasets = run.log_datasets(
         {side: _columns(records) for side, records in sides.items()}, data.records.source, "texto"
@@ -84,43 +82,41 @@ def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name:
         run.log_table(columns, "samples/final.json")
 
 
-def log_model(session: Session, config: ExperimentConfig, data: PreparedData, base: LoadedBase, result: Fit) -> str:
+def log_model(session: Session, setup: Setup, result: Fit) -> str:
     """Log the reading generator with the best epoch's adapter; gives its id."""
+    config, location = setup.config, setup.base.location
     served = ServedModel(
-        template=data.template,
-        cards=tuple(sorted({record.carta for record in data.records.rows})),
+        template=setup.data.template,
+        cards=tuple(sorted({record.carta for record in setup.data.records.rows})),
         max_length=config.data.max_length,
         batch_size=config.evaluation.batch_size,
-        base_name=base.location.name,
-        base_revision=base.location.revision,
+        base_name=location.name,
+        base_revision=location.revision,
         generation=config.generation.model_dump(),
     )
     served.save(session.adapter)
     # A step that no series has: MLflow links to the model whatever the run logged at the model's step.
     return log_reading_model(
-        session.adapter, base.location, config.serving, embed_base=config.registry.embed_base, step=result.steps + 1
+        session.adapter, location, config.serving, embed_base=config.registry.embed_base, step=result.steps + 1
     )
 
 
 def log_result(
     run: TrackedRun,
     session: Session,
-    config: ExperimentConfig,
-    data: PreparedData,
-    base: LoadedBase,
-    count: ParameterCount,
+    setup: Setup,
     result: Fit,
     final: Evaluation,
     baselines: Mapping[str, Mapping[str, float]],
     validation: Dataset,
 ) -> None:
-    """Final metrics, adapter, report, pictures and log; the run's description tells how it ended."""
+    """Final metrics, model, pictures, adapter and report; the run's description tells how it ended."""
     summaries = [EpochSummary(round(row["epoch"]), row["epoch_train_loss"], row["eval_loss"]) for row in result.history]
     facts = ReportFacts(
         timestamp=session.folder.name,
-        hardware=_hardware_info(base),
-        dataset=_dataset_info(data),
-        model=_model_info(config, base, count, result),
+        hardware=_hardware_info(setup.base.hardware),
+        dataset=_dataset_info(setup.data),
+        model=_model_info(setup, result),
         training=result.figures,
         final_metrics=final.metrics,
         baselines=baselines,
@@ -134,7 +130,7 @@ def log_result(
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
-    model_id = log_model(session, config, data, base, result)
+    model_id = log_model(session, setup, result)
     run.log_model_metrics(model_id, {f"final_{name}": value for name, value in final.metrics.items()}, validation)
     run.log_metrics({"best_epoch": float(result.best_epoch), **result.figures})
     run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
@@ -143,7 +139,6 @@ def log_result(
     for file in (session.report, markdown):
         run.log_file(file, "report")
     _say_result(session, facts)
-    run.log_file(session.log_file, "report")
     run.describe(describe_result(facts))
     run.set_tags({OUTCOME_TAG: "early_stopped" if result.stopped_early else "finished"})
 
@@ -151,22 +146,23 @@ def log_result(
 def run_name(config: ExperimentConfig) -> str:
     """``cartas-t5-mini · LoRA r16 · lr 0.001 · 20 épocas``."""
     base = config.model.name.rstrip("/").rsplit("/", 1)[-1]
-    return f"{base} · LoRA r{config.lora.r} · lr {config.training.learning_rate:g} · {config.training.epochs} épocas"
+    training = config.training
+    return f"{base} · LoRA r{config.lora.r} · lr {training.learning_rate:g} · {epochs_text(training.epochs)}"
 
 
-def _derived_params(
-    data: PreparedData, base: LoadedBase, count: ParameterCount, encoded: EncodedSplit, config: ExperimentConfig
-) -> dict[str, Any]:
+def _derived_params(setup: Setup) -> dict[str, Any]:
+    base, data, training = setup.base, setup.data, setup.config.training
+    micro_batch = setup.encoded.micro_batch_size
     return {
         "model.resolved": base.location.name,
         "model.source": base.location.source,
         "model.resolved_revision": base.location.revision,
         "model.fingerprint": base.location.fingerprint(),
-        "derived.effective_batch": config.training.batch_size,
-        "derived.micro_batch": encoded.micro_batch_size,
-        "derived.gradient_accumulation_steps": config.training.batch_size // encoded.micro_batch_size,
-        "derived.trainable_params": count.trainable,
-        "derived.total_params": count.total,
+        "derived.effective_batch": training.batch_size,
+        "derived.micro_batch": micro_batch,
+        "derived.gradient_accumulation_steps": training.batch_size // micro_batch,
+        "derived.trainable_params": setup.parameters.trainable,
+        "derived.total_params": setup.parameters.total,
         "derived.precision": base.precision.dtype,
         "derived.quantization": base.quantization.kind if base.quantization else "none",
         "derived.template": data.template,
@@ -176,8 +172,7 @@ def _derived_params(
     }
 
 
-def _hardware_info(base: LoadedBase) -> dict[str, Any]:
-    hardware = base.hardware
+def _hardware_info(hardware: Hardware) -> dict[str, Any]:
     return {
         "gpu": hardware.gpu or "nenhuma",
         "vram": f"{hardware.vram:.1f}GB" if hardware.vram is not None else "0.0GB",
@@ -198,15 +193,16 @@ def _dataset_info(data: PreparedData) -> dict[str, Any]:
     }
 
 
-def _model_info(config: ExperimentConfig, base: LoadedBase, count: ParameterCount, result: Fit) -> dict[str, Any]:
+def _model_info(setup: Setup, result: Fit) -> dict[str, Any]:
+    config, base = setup.config, setup.base
     return {
         "model_name": base.location.name,
         "lora_r": config.lora.r,
         "lora_alpha": config.lora.alpha,
         "max_length": config.data.max_length,
         "epochs_completed": round(result.history[-1]["epoch"]),
-        "trainable_params": count.trainable,
-        "total_params": count.total,
+        "trainable_params": setup.parameters.trainable,
+        "total_params": setup.parameters.total,
         "precision": base.precision.dtype,
         "quantization": base.quantization.kind if base.quantization else "none",
     }

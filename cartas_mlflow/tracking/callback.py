@@ -1,8 +1,7 @@
-"""The one Trainer callback that logs to MLflow: step series, epoch series, and a table of readings per evaluation."""
+"""The one Trainer callback that logs to MLflow: step series and epoch series."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ class MlflowLogging(TrainerCallback):
         on_epoch: told (epoch, its metrics by name) after each evaluation has been logged.
     """
 
-    def __init__(self, run_id: str, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(self, run_id: str, on_epoch: Callable[[int, Mapping[str, float]], None]) -> None:
         from mlflow import MlflowClient
 
         self.run_id, self.on_epoch = run_id, on_epoch
@@ -57,10 +56,9 @@ class MlflowLogging(TrainerCallback):
         **kwargs: object,
     ) -> None:
         epoch = round(state.epoch or 0)
-        values = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        self._add(values, epoch)
+        self._add(metrics, epoch)
         self.flush()
-        self.on_epoch(epoch, values)
+        self.on_epoch(epoch, metrics)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

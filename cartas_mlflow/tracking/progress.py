@@ -20,21 +20,13 @@ class Progress(TrainerCallback):
         self.bar: tqdm | None = None
         self.started = time.perf_counter()
         self.first_epoch = 0.0
+        self.estimate_shown = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self.started, self.first_epoch = time.perf_counter(), float(state.epoch or 0)
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="Treino",
-            unit="passo",
-            file=sys.stderr,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-            dynamic_ncols=True,
-            leave=False,
-        )
+        self.bar = progress_bar(state.max_steps, "Treino", "passo", initial=state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -51,7 +43,7 @@ class Progress(TrainerCallback):
     def show_epoch(self, epoch: int, metrics: Mapping[str, float], *, best: bool) -> None:
         """The guide's summary of an epoch, with the time gone and the time left at this pace."""
         elapsed = time.perf_counter() - self.started
-        per_epoch = elapsed / max(epoch - self.first_epoch, 1)
+        per_epoch = elapsed / (epoch - self.first_epoch)
         say(
             f"Epoch {epoch}/{self.epochs}" + ("  ★ melhor até aqui" if best else "") + "\n"
             f"  Train Loss: {metrics['epoch_train_loss']:.4f}\n"
@@ -61,13 +53,22 @@ class Progress(TrainerCallback):
             f"   (chrF: {metrics['eval_chrf']:.4f})\n"
             f"  Tempo: {duration(elapsed)}; restam cerca de {duration(per_epoch * (self.epochs - epoch))}"
         )
-        if epoch == 1:
+        if not self.estimate_shown:
+            self.estimate_shown = True
             say(f"Tempo estimado por época: {duration(per_epoch)}")
             say(f"Tempo total estimado: {duration(per_epoch * self.epochs)}")
 
 
-def progress_bar(total: int, description: str) -> tqdm:
-    """A bar over generated readings."""
+def progress_bar(total: int, description: str, unit: str = "leitura", *, initial: int = 0) -> tqdm:
+    """A bar on the terminal; where standard error goes to a file or a pipe there is none: the phases' lines tell."""
     return tqdm(
-        total=total, desc=description, unit="leitura", file=sys.stderr, leave=False, disable=not sys.stderr.isatty()
+        total=total,
+        initial=initial,
+        desc=description,
+        unit=unit,
+        file=sys.stderr,
+        mininterval=0.5,
+        dynamic_ncols=True,
+        leave=False,
+        disable=not sys.stderr.isatty(),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,7 @@ class ReportFacts:
 
 
 def build_report(facts: ReportFacts) -> dict[str, Any]:
-    """The guide's keys (timestamp, hardware_info, dataset_info, model_config, training_metrics, final_eval_metrics), then
-    what it takes to judge them."""
+    """The guide's keys (timestamp to final_eval_metrics), then what it takes to judge them."""
     return {
         "timestamp": facts.timestamp,
         "hardware_info": dict(facts.hardware),
@@ -72,7 +70,10 @@ def results_table(final: Mapping[str, float], baselines: Mapping[str, Mapping[st
 
 def describe_result(facts: ReportFacts) -> str:
     """The run's description: how it ended, what it reached, what stands out (Markdown, Portuguese)."""
-    ended = f"parou na época {len(facts.history)} (early stopping)" if facts.stopped_early else "treinou até o fim"
+    last = facts.model["epochs_completed"]
+    ended = (
+        f"parou na época {last} (early stopping)" if facts.stopped_early else f"treinou até o fim ({epochs_text(last)})"
+    )
     lines = [
         f"**Concluída:** {ended}; melhor época: **{facts.best_epoch}**, cujo adaptador está em `adapter/`.",
         f"Base `{facts.model['model_name']}`, LoRA r={facts.model['lora_r']}, "
@@ -84,12 +85,17 @@ def describe_result(facts: ReportFacts) -> str:
     return "\n\n".join(lines)
 
 
+def epochs_text(number: int) -> str:
+    """``1 época``, ``20 épocas``."""
+    return f"{number} época{'' if number == 1 else 's'}"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
     aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,26 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.errors import TrackingError, UserError
 from cartas_mlflow.settings import TrackingSettings
+from cartas_mlflow.tracking.store import (
+    check_tracking_server,
+    one_at_a_time,
+    quiet_mlflow,
+    where_to_look,
+    without_password,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow.data.dataset import Dataset
 
 OUTCOME_TAG = "outcome"
-"""finished, early_stopped, interrupted or failed. `mlflow run` overwrites the run's status by the exit code; a tag stays."""
-
-SERVER_PATIENCE = 5.0
-"""Seconds that a tracking server gets to answer before anything is started on it."""
-
-_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d{1,3}")
+"""running, finished, early_stopped, interrupted or failed. `mlflow run` overwrites the run's status by the exit code; a
+tag stays."""
+FAILURE_TAG = "failure"
+"""Why a failed run failed."""
 
 
 class RunInterrupted(Exception):
-    """The user stopped the training and everything is saved: the run ends KILLED, the command with ``exit_code``."""
+    """The user stopped the training and everything is saved: the run ends KILLED, the command with ``exit_code``.
 
-    def __init__(self, exit_code: int = 130) -> None:
+    ``str(interruption)``: Markdown for the run's description, on how to go on.
+    """
+
+    def __init__(self, how_to_go_on: str, exit_code: int = 130) -> None:
         self.exit_code = exit_code
-        super().__init__()
+        super().__init__(how_to_go_on)
 
 
 @dataclass(frozen=True)
@@ -45,14 +53,10 @@ class TrackedRun:
 
     @property
     def page(self) -> str:
-        """Where the run can be looked at: its address on the tracking server, or the command that shows a local store."""
+        """Where a person can look at the run: an address, or the command that shows a local store."""
         import mlflow
 
-        uri = mlflow.get_tracking_uri()
-        if not uri.startswith(("http://", "https://")):
-            return "mlflow ui"
-        experiment = mlflow.get_run(self.id).info.experiment_id
-        return f"{without_password(uri).rstrip('/')}/#/experiments/{experiment}/runs/{self.id}"
+        return where_to_look(mlflow.get_run(self.id).info.experiment_id, self.id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, leaving alone those that the run has already.
@@ -73,8 +77,7 @@ class TrackedRun:
         """Name the run, unless a person has named it."""
         import mlflow
 
-        given = mlflow.get_run(self.id).info.run_name or ""
-        if not given or _GENERATED_NAME.fullmatch(given):
+        if _is_generated(mlflow.get_run(self.id).info.run_name):
             self.set_tags({"mlflow.runName": name})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -96,15 +99,24 @@ class TrackedRun:
     def log_datasets(
         self, datasets: Mapping[str, Mapping[str, Sequence[str]]], source: str, targets: str
     ) -> dict[str, Dataset]:
-        """Log tables (column -> values) as the run's inputs; MLflow computes their digests. Keys: training, validation."""
+        """Log tables as the run's inputs; MLflow computes their digests.
+
+        Args:
+            datasets: context (training, validation, …) -> column -> values.
+            source: the file that they come from.
+            targets: name of the column to be learnt.
+        """
         import mlflow
         import mlflow.data
         import pandas as pd
+        from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 
+        # A path as text has two readings in MLflow, and it warns of the choice; the source itself has one.
+        file = get_dataset_source_from_json(json.dumps({"uri": source}), "local")
         logged = {}
         for context, columns in datasets.items():
             frame = pd.DataFrame(dict(columns))
-            logged[context] = mlflow.data.from_pandas(frame, source=source, name=Path(source).stem, targets=targets)
+            logged[context] = mlflow.data.from_pandas(frame, source=file, name=Path(source).stem, targets=targets)
             mlflow.log_input(logged[context], context=context)
         return logged
 
@@ -138,81 +150,143 @@ class TrackedRun:
 
 
 @contextmanager
-def open_run(settings: TrackingSettings, *, resume_run_id: str | None = None) -> Iterator[TrackedRun]:
+def open_run(
+    settings: TrackingSettings, *, resume_run_id: str | None = None, log_file: Path | None = None
+) -> Iterator[TrackedRun]:
     """Open the run that ``mlflow run`` created, or the one to resume, or a new one; close it with the truth.
 
-    An exception ends it FAILED, an interruption KILLED; the reason stands in the tag ``failure``.
+    An exception ends it FAILED and its reason stands in the tag ``failure``; an interruption ends it KILLED.
+
+    Args:
+        log_file: logged under ``report/`` when the run ends, however it ends.
 
     Raises:
-        TrackingError: the tracking server does not answer, or the experiment cannot be used.
+        TrackingError: the tracking server does not answer or goes away, or the experiment cannot be used.
     """
     check_tracking_server()
+    quiet_mlflow()
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    inherited = os.environ.get("MLFLOW_RUN_ID")
-    if settings.system_metrics:
-        mlflow.set_system_metrics_sampling_interval(settings.system_metrics_interval)
     try:
-        if inherited is None:
-            mlflow.set_experiment(settings.experiment)
-        run = mlflow.start_run(
-            run_id=inherited or resume_run_id,
-            run_name=settings.run_name if inherited is None and resume_run_id is None else None,
-            log_system_metrics=settings.system_metrics,
-        )
+        with one_at_a_time():
+            run = _start(settings, resume_run_id)
     except MlflowException as error:
         raise TrackingError(
-            f"O MLflow em {mlflow.get_tracking_uri()} não abriu a execução ({first_line(error)}); confira "
-            "MLFLOW_TRACKING_URI e o experimento."
-        ) from error
-    experiment = mlflow.get_experiment(run.info.experiment_id).name
-    tracked = TrackedRun(run.info.run_id, experiment, inherited is not None)
-    if settings.run_name is not None and inherited is not None:
-        tracked.set_tags({"mlflow.runName": settings.run_name})
-    try:
-        yield tracked
-    except BaseException as error:
-        interrupted = isinstance(error, (KeyboardInterrupt, RunInterrupted))
-        tracked.set_tags({OUTCOME_TAG: "interrupted" if interrupted else "failed"})
-        if not interrupted:
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
-            tracked.set_tags({"failure": reason})
-            tracked.describe(f"**Falhou:** {reason}")
-        mlflow.end_run("KILLED" if interrupted else "FAILED")
-        raise
-    mlflow.end_run("FINISHED")
-
-
-def check_tracking_server() -> None:
-    """Find out in seconds, not in the client's four minutes of retries, that a tracking server is not there.
-
-    Raises:
-        TrackingError: MLFLOW_TRACKING_URI names an HTTP server that does not answer.
-    """
-    import mlflow
-    import requests
-
-    uri = mlflow.get_tracking_uri()
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=SERVER_PATIENCE)
-    except requests.RequestException as error:
-        raise TrackingError(
-            f"O servidor MLflow em {without_password(uri)} não responde ({type(error).__name__}); inicie-o com mlflow server "
-            "ou corrija MLFLOW_TRACKING_URI."
+            f"O MLflow em {without_password(mlflow.get_tracking_uri())} não abriu a execução ({first_line(error)}); "
+            "confira o experimento e MLFLOW_TRACKING_URI (dentro de mlflow run, um sqlite precisa do caminho absoluto)."
         ) from None
-
-
-def without_password(uri: str) -> str:
-    """The address without what stands before the ``@``."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    try:
+        try:
+            _check_experiment(settings, run, resume_run_id)
+            yield run
+        except BaseException as error:
+            if not _server_is_lost(error):
+                _close_early(run, error, log_file)
+            raise
+        _log_log(run, log_file)
+        mlflow.end_run()
+    except MlflowException as error:
+        if not _server_is_lost(error):
+            raise
+        _let_go()
+        raise TrackingError(
+            f"O servidor MLflow em {without_password(mlflow.get_tracking_uri())} parou de responder, e a execução "
+            f"{run.id} ficou aberta nele; com o servidor de volta, continue do último checkpoint (training.resume)."
+        ) from error
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text."""
     return without_password((str(error).splitlines() or [""])[0])
+
+
+def _start(settings: TrackingSettings, resume_run_id: str | None) -> TrackedRun:
+    import mlflow
+
+    inherited = os.environ.get("MLFLOW_RUN_ID")
+    if settings.system_metrics:
+        mlflow.set_system_metrics_sampling_interval(settings.system_metrics_interval)
+    if inherited is None:
+        mlflow.set_experiment(settings.experiment)
+    run = mlflow.start_run(
+        run_id=inherited or resume_run_id,
+        run_name=settings.run_name if inherited is None and resume_run_id is None else None,
+        log_system_metrics=settings.system_metrics,
+    )
+    experiment = mlflow.get_experiment(run.info.experiment_id).name
+    tracked = TrackedRun(run.info.run_id, experiment, inherited is not None)
+    tracked.set_tags({OUTCOME_TAG: "running"})
+    if inherited is not None and settings.run_name is not None:
+        tracked.set_tags({"mlflow.runName": settings.run_name})
+    if FAILURE_TAG in run.data.tags:
+        mlflow.delete_tag(FAILURE_TAG)
+    if resume_run_id not in {None, tracked.id}:
+        tracked.set_tags({"resumed_from": resume_run_id})
+    return tracked
+
+
+def _check_experiment(settings: TrackingSettings, run: TrackedRun, resume_run_id: str | None) -> None:
+    chosen = "experiment" in settings.model_fields_set and resume_run_id is None
+    if run.inside_project and chosen and settings.experiment != run.experiment:
+        raise TrackingError(
+            f"tracking.experiment={settings.experiment} não vale dentro de mlflow run, que já abriu a execução no "
+            f"experimento {run.experiment}; use mlflow run --experiment-name {settings.experiment}."
+        )
+
+
+def _close_early(run: TrackedRun, error: BaseException, log_file: Path | None) -> None:
+    import mlflow
+
+    if isinstance(error, (KeyboardInterrupt, RunInterrupted)):
+        status, outcome = "KILLED", {OUTCOME_TAG: "interrupted"}
+        run.describe(f"**Interrompida.** {error}".strip())
+    else:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
+        status, outcome = "FAILED", {OUTCOME_TAG: "failed", FAILURE_TAG: reason}
+        run.describe(f"**Falhou:** {reason}")
+    run.set_tags(outcome)
+    _log_log(run, log_file)
+    mlflow.end_run(status)
+
+
+def _log_log(run: TrackedRun, log_file: Path | None) -> None:
+    if log_file is not None:
+        run.log_file(log_file, "report")
+
+
+def _server_is_lost(error: BaseException) -> bool:
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and isinstance(error.__context__, requests.RequestException)
+
+
+def _let_go() -> None:
+    # Ending the run fails, but MLflow then no longer holds it as active; with its retries that would take four minutes,
+    # and as long again when the process ends.
+    import mlflow
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+    from mlflow.exceptions import MlflowException
+
+    before = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get_raw()
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(0)
+    try:
+        mlflow.end_run("FAILED")
+    except MlflowException:
+        pass
+    finally:
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.unset()
+        if before is not None:
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(before)
+
+
+def _is_generated(name: str | None) -> bool:
+    from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
+
+    first, _, rest = (name or "").partition("-")
+    second, _, number = rest.partition("-")
+    return not name or (first in _GENERATOR_PREDICATES and second in _GENERATOR_NOUNS and number.isdigit())
 
 
 def _param(value: Any) -> str:
