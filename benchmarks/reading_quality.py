@@ -2,10 +2,10 @@
 
     python benchmarks/reading_quality.py results/20261122_143022 [--show 20]
 
-Rows: the tuned model, the untuned base, looking a training text up, and the real readings. Columns: chrF, ROUGE-L, BLEU;
-words that the pt_BR dictionary knows (Debian packages hunspell and hunspell-pt-br); texts that end a sentence; the longest
-run of words copied from a training text, and the share of texts with 12 or more; texts whose card a classifier recognises
-(tf-idf + logistic regression, trained on the training texts only).
+Rows: the tuned model, the untuned base, looking a training text up, and the real readings. Columns: chrF, ROUGE-L,
+BLEU; words that the pt_BR dictionary knows (Debian packages hunspell and hunspell-pt-br); texts that end a sentence; the
+longest run of words copied from a training text, and the share of texts with 12 or more; texts whose card a classifier
+recognises (tf-idf + logistic regression, trained on the training texts only).
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ def main() -> None:
     tuned, untuned = _generate(folder, config, validation)
     consulted = look_up([r.fields() for r in validation], [(r.fields(), r.texto) for r in train])
     recognise = _card_classifier(train)
-    print("| readings | " + " | ".join(COLUMNS) + " |
-| --- |" + " ---: |" * len(COLUMNS))
+    print("| readings | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
     rows = {"tuned model": tuned, "untuned base": untuned, "lookup": consulted, "real": real}
     for name, texts in rows.items():
         scores, runs = score_texts(texts, real), longest_copied_runs(texts, known)
@@ -67,11 +66,8 @@ def main() -> None:
         ]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     for record, text in list(zip(validation, tuned, strict=True))[: options.show]:
-        print(f"
-**{record.carta}** · {record.evento} · {record.secao} · {record.tema}
-")
-        print(f"- generated: {text}
-- real: {record.texto}")
+        print(f"\n**{record.carta}** · {record.evento} · {record.secao} · {record.tema}\n")
+        print(f"- generated: {text}\n- real: {record.texto}")
 
 
 def _sides(folder: Path, config: ExperimentConfig) -> tuple[list[Record], list[Record]]:
