@@ -3,9 +3,9 @@
     python benchmarks/reading_quality.py results/20261122_143022 [--show 20]
 
 Rows: the tuned model, the untuned base, looking a training text up, and the real readings. Columns: chrF, ROUGE-L,
-BLEU; words that the pt_BR dictionary knows (Debian packages hunspell and hunspell-pt-br); texts that end a sentence; 
-longest run of words copied from a training text, and the share of texts with 12 or more; texts whose card a classifier
-recognises (tf-idf + logistic regression, trained on the training texts only).
+BLEU; words that the pt_BR dictionary knows (Debian packages hunspell and hunspell-pt-br); texts that end a sentence;
+the longest run of words copied from a training text, and the share of texts with 12 or more; texts whose card a
+classifier recognises (tf-idf + logistic regression, trained on the training texts only).
 """
 
 from __future__ import annotations
