@@ -236,6 +236,8 @@ def _expectation(error: Mapping[str, Any], field: Any) -> str:
         name, sentence = bounds[kind]
         bound = context[name]
         return sentence.format(f"{bound:g}" if isinstance(bound, float) else bound)
+    if kind == "value_error":
+        return str(context["error"])
     if kind == "literal_error":
         options = [option.strip("' ") for option in context["expected"].replace(" or ", ", ").split(", ")]
         near = difflib.get_close_matches(str(error["input"]), options, n=1, cutoff=0.4)

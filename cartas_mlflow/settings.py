@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticKnownError
 
 RECORD_FIELDS = ("carta", "evento", "secao", "tema")
 TEMPLATES = {
@@ -51,9 +50,8 @@ class Section(BaseModel):
     @classmethod
     def _refuse_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML reads ``yes`` and ``on`` as true, which pydantic would take for the number 1."""
-        kind = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and kind in (int, float):
-            raise PydanticKnownError(f"{kind.__name__}_type")
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
+            raise ValueError("deve ser um número, não true nem false")
         return value
 
 

@@ -347,11 +347,11 @@ CONFIG_MISTAKES = {
     ),
     "yes for a number": (
         "lora: {r: yes}\n",
-        "A configuração lora.r=true (c.yaml) não serve: deve ser um número inteiro.",
+        "A configuração lora.r=true (c.yaml) não serve: deve ser um número, não true nem false.",
     ),
     "on for a decimal number": (
         "lora: {alpha: on}\n",
-        "A configuração lora.alpha=true (c.yaml) não serve: deve ser um número (com ponto decimal, ex.: 5e-5).",
+        "A configuração lora.alpha=true (c.yaml) não serve: deve ser um número, não true nem false.",
     ),
     "a date for a text": (
         "tracking: {run_name: 2025-07-11}\n",
