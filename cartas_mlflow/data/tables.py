@@ -23,7 +23,10 @@ _NOT_TEXT = (dict, list, bytes)
 
 @dataclass(frozen=True)
 class Table:
-    """Columns in file order, and the rows as (line number in the file, column -> text); an empty cell is ``""``."""
+    """Columns in file order, and the rows as (line number in the file, column -> text).
+
+    An empty cell is ``""`` or absent.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[int, dict[str, str]], ...]
