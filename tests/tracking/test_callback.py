@@ -1,0 +1,94 @@
+"""Two kinds of series on two axes: per step by the global step, per epoch by the epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from cartas_mlflow.settings import TrackingSettings
+from cartas_mlflow.tracking import callback
+from cartas_mlflow.tracking.callback import MlflowLogging
+from cartas_mlflow.tracking.run import open_run
+
+Point = tuple[int, float]
+
+
+class Training:
+    """Calls the callback as the trainer does."""
+
+    def __init__(self, run_id: str, folder: Path) -> None:
+        self.told: list[tuple[int, dict[str, float]]] = []
+        self.logging = MlflowLogging(run_id, lambda epoch, metrics: self.told.append((epoch, dict(metrics))))
+        self.state, self.control = TrainerState(), TrainerControl()
+        self.arguments = TrainingArguments(output_dir=str(folder), use_cpu=True)
+        self.run_id = run_id
+
+    def log(self, step: int, **logs: float) -> None:
+        self.state.global_step = step
+        self.logging.on_log(self.arguments, self.state, self.control, logs=logs)
+
+    def evaluate(self, epoch: float, **metrics: float) -> None:
+        self.state.epoch = epoch
+        self.logging.on_evaluate(self.arguments, self.state, self.control, metrics=metrics)
+
+    def end(self) -> None:
+        self.logging.on_train_end(self.arguments, self.state, self.control)
+
+    def series(self, name: str) -> list[Point]:
+        return [(point.step, point.value) for point in MlflowClient().get_metric_history(self.run_id, name)]
+
+
+@pytest.fixture
+def training(tracking_store: str, tmp_path: Path) -> Training:
+    with open_run(TrackingSettings(system_metrics=False)) as run:
+        return Training(run.id, tmp_path)
+
+
+def test_step_series_use_the_global_step(training: Training) -> None:
+    training.log(5, loss=3.5, learning_rate=1e-4, grad_norm=0.7, epoch=0.5)
+    training.log(10, loss=3.1, learning_rate=2e-4, grad_norm=0.6, epoch=1.0)
+    training.end()
+    assert training.series("loss") == [(5, 3.5), (10, 3.1)]
+    assert training.series("learning_rate") == [(5, 1e-4), (10, 2e-4)]
+    assert training.series("grad_norm") == [(5, 0.7), (10, 0.6)]
+    assert training.series("epoch") == []
+
+
+def test_epoch_series_use_the_epoch(training: Training) -> None:
+    # The trainer's epoch is a sum of fractions.
+    training.log(49, loss=3.5)
+    training.evaluate(0.9999999, eval_loss=3.2, eval_rougeL=0.1, epoch_train_loss=3.4)
+    training.log(98, loss=3.0)
+    training.evaluate(2.0, eval_loss=3.0, eval_rougeL=0.2, epoch_train_loss=3.1)
+    assert training.series("eval_loss") == [(1, 3.2), (2, 3.0)]
+    assert training.series("eval_rougeL") == [(1, 0.1), (2, 0.2)]
+    assert training.series("epoch_train_loss") == [(1, 3.4), (2, 3.1)]
+
+
+def test_what_the_trainer_logs_of_an_evaluation_or_of_the_whole_is_not_logged_twice(training: Training) -> None:
+    training.log(10, eval_loss=3.2, epoch=1.0)
+    training.log(10, train_runtime=12.0, train_loss=3.3, epoch=1.0)
+    training.end()
+    assert MlflowClient().get_run(training.run_id).data.metrics == {}
+
+
+def test_an_epoch_is_told_when_it_has_been_logged(training: Training) -> None:
+    training.logging.on_epoch = lambda epoch, metrics: training.told.append(
+        (epoch, {"stored": training.series("eval_loss")[-1][1], **metrics})
+    )
+    training.evaluate(1.0, eval_loss=3.2)
+    assert training.told == [(1, {"stored": 3.2, "eval_loss": 3.2})]
+
+
+def test_step_points_are_sent_together(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    training.log(1, loss=3.0)
+    training.log(2, loss=2.9)
+    assert training.series("loss") == []
+    monkeypatch.setattr(callback, "FLUSH_SECONDS", 0.0)
+    training.log(3, loss=2.8)
+    assert training.series("loss") == [(1, 3.0), (2, 2.9), (3, 2.8)]
+    training.end()
+    assert len(training.series("loss")) == 3
