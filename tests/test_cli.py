@@ -674,6 +674,25 @@ def test_a_table_that_cannot_be_used_is_answered_with_one_sentence(
     assert (failed.info.status, failed.data.tags["failure"]) == ("FAILED", message)
 
 
+@pytest.mark.slow
+def test_a_table_with_its_own_column_names_and_template_trains(
+    training_words: Sequence[str],
+    bundled_rows: list[dict[str, str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = {"carta": "Arcano", "tema": "Área da vida", "texto": "Leitura"}
+    rows = [{names[field]: row[field] for field in names} for row in bundled_rows[:42]]
+    (tmp_path / "minhas.xlsx").write_bytes(xlsx(tuple(names.values()), *(tuple(row.values()) for row in rows)))
+    columns = {**names, "evento": "none", "secao": "none"}
+    words = [word for field, column in columns.items() for word in (f"--data.columns.{field}", column)]
+    settings = ["--data.template", "Leia {carta} para {tema}:", "--epochs", "1", "--generation.max_new_tokens", "4"]
+    assert cli.main([*training_words, "--data.path", "minhas.xlsx", *words, *settings]) == cli.EXIT_OK
+    output = capsys.readouterr().out
+    assert "Dataset dividido: 35 treino, 7 validação\n" in output
+    assert re.search(r"^Exemplo de pedido: Leia (O Louco|O Mago) para \w+:$", output, re.MULTILINE)
+
+
 def test_a_wrong_setting_is_refused_before_the_heavy_libraries_are_imported(tmp_path: Path) -> None:
     check = (
         "import sys; from cartas_mlflow.cli import main; code = main(['train', '--lr', '3']); "
