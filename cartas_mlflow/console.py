@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ class _Terminal(logging.Handler):
             else:
                 tqdm.tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
-        except OSError:  # a reader that went away (`| head`) does not end a training
-            self.handleError(record)
+        except OSError:  # the reader went away (`| head`): no reason to end a training, and a log file has the lines
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def open_console() -> None:

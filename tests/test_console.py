@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tqdm import tqdm
 
+from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.console import decimal, duration, keep_log, open_console, say, say_box
 
 
@@ -39,6 +42,19 @@ def test_the_log_file_has_the_lines_with_their_time_and_only_while_it_is_kept(
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
     assert re.fullmatch(rf"{stamp} É lua cheia\n", path.read_text(encoding="utf-8"))
     assert capsys.readouterr().out == "É lua cheia\nDepois\n"
+
+
+def test_a_reader_that_goes_away_ends_nothing() -> None:
+    """As with ``| head``: the program neither fails nor complains."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cartas_mlflow", "train", "--help"],
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    with process:
+        assert (process.stderr.read(), process.wait()) == (b"", 0)
 
 
 def test_a_box_holds_its_longest_line(capsys: pytest.CaptureFixture[str]) -> None:
