@@ -21,7 +21,15 @@ from cartas_mlflow.settings import RECORD_FIELDS, TEMPLATES, DataSettings, Exper
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = "configs/default.yaml"
-ALIASES = {"epochs": "training.epochs"}
+ALIASES = {
+    "epochs": "training.epochs",
+    "trials": "search.trials",
+    "study": "search.study",
+    "workers": "search.workers",
+    "promote": "registry.register_model",
+}
+SPACE = "space"
+"""The key of a configuration file that is no setting: the search space."""
 CONFIG_SAYS = "auto"
 """What MLproject passes for an alias that the user did not give: the configuration decides."""
 
@@ -41,24 +49,44 @@ def load_config(
         SettingError: a file that cannot be read, an unknown key, an ill-typed or out-of-range value, values that do not
             go together.
     """
-    given = _resolve_aliases(overrides or {})
+    given = resolve_aliases(overrides or {})
     flat = _read_file(path)
     if fallback is not None:
         flat |= _read_file(fallback, "model.fallback")
         given = {key: value for key, value in given.items() if key not in {"model.name", "model.revision"}}
-    for key, value in given.items():
-        _check_name(key, "linha de comando")
-        flat[key] = value, "linha de comando"
-    try:
-        config = ExperimentConfig.model_validate(_nest({key: value for key, (value, _) in flat.items()}))
-    except ValidationError as error:
-        raise SettingError(_value_message(error, {key: where for key, (_, where) in flat.items()})) from None
-    _check_columns(config.data)
-    _check_template(config.data)
-    _check_combinations(config)
+    config = _checked({**flat, **_from(given, "linha de comando")})
     if fallback is None and config.model.fallback is not None:
         _read_file(config.model.fallback, "model.fallback")  # a wrong one shows today, not on the day it is needed
     return config
+
+
+def vary(config: ExperimentConfig, values: Mapping[str, Any], where: str) -> ExperimentConfig:
+    """The same configuration with some settings changed, checked like a file's.
+
+    Args:
+        values: dotted key -> raw or typed value.
+        where: what the values come from, for the error's sentence.
+
+    Raises:
+        SettingError: a value that is ill-typed or out of range, or does not go with the others.
+    """
+    return _checked({**{key: (value, "padrão") for key, value in config.flat().items()}, **_from(values, where)})
+
+
+def read_search_space(path: str | Path) -> dict[str, Any] | None:
+    """The ``space`` of a configuration file, as written; its parent's where it has none of its own.
+
+    Raises:
+        SettingError: a file that cannot be read, or a ``space`` that is not a map.
+    """
+    file = find_project_file(path)
+    tree = _read_yaml(file, str(path))
+    space = tree.get(SPACE)
+    if space is None:
+        return read_search_space(_parent_of(file, tree["extends"])) if "extends" in tree else None
+    if not isinstance(space, dict):
+        raise SettingError(f"{SPACE} ({path}) deve ser um mapa de configurações para o que se procura em cada uma.")
+    return space
 
 
 def find_project_file(path: str | Path) -> Path:
@@ -76,7 +104,29 @@ def _exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on a name that is too long
 
 
-def _resolve_aliases(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _from(values: Mapping[str, Any], where: str) -> dict[str, tuple[Any, str]]:
+    for key in values:
+        check_name(key, where)
+    return {key: (value, where) for key, value in values.items()}
+
+
+def _checked(flat: Mapping[str, tuple[Any, str]]) -> ExperimentConfig:
+    try:
+        config = ExperimentConfig.model_validate(_nest({key: value for key, (value, _) in flat.items()}))
+    except ValidationError as error:
+        raise SettingError(_value_message(error, {key: where for key, (_, where) in flat.items()})) from None
+    _check_columns(config.data)
+    _check_template(config.data)
+    _check_combinations(config)
+    return config
+
+
+def resolve_aliases(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's values under their dotted names alone; an alias that is left to the configuration is gone.
+
+    Raises:
+        SettingError: a setting given under both names.
+    """
     given = {key: value for key, value in overrides.items() if key not in ALIASES}
     for alias, key in ALIASES.items():
         value = overrides.get(alias, CONFIG_SAYS)
@@ -125,18 +175,23 @@ def _read_file(
         raise SettingError(f"A configuração {shown} herda de si mesma; retire um dos extends.")
     tree = _read_yaml(file, shown)
     parent = tree.pop("extends", None)
+    tree.pop(SPACE, None)  # what the search varies: read_search_space
     flat: dict[str, tuple[Any, str]] = {}
     if parent is not None:
         if not isinstance(parent, str):
             raise SettingError(f"A configuração {shown}: extends deve ser o nome de um só arquivo YAML.")
-        beside = file.parent / parent
-        flat = _read_file(beside if _exists(beside) else parent, f"extends em {path}", (*children, file.resolve()))
+        flat = _read_file(_parent_of(file, parent), f"extends em {path}", (*children, file.resolve()))
     for key, value in flatten(tree).items():
         if value is None and _settings_inside(key):
             continue  # a section whose lines are all commented out
-        _check_name(key, str(path))
+        check_name(key, str(path))
         flat[key] = value, str(path)
     return flat
+
+
+def _parent_of(file: Path, name: str) -> str | Path:
+    beside = file.parent / name
+    return beside if _exists(beside) else name
 
 
 def _read_yaml(file: Path, shown: str) -> dict[str, Any]:
@@ -174,7 +229,10 @@ def _settings_inside(key: str) -> list[str]:
     return [name for name in setting_names() if name.startswith(f"{key}.")]
 
 
-def _check_name(key: str, where: str) -> None:
+def check_name(key: str, where: str) -> None:
+    """Raises:
+    SettingError: there is no setting of that dotted name; the sentence names the nearest one.
+    """
     if key in setting_names():
         return
     inside = _settings_inside(key)

@@ -31,3 +31,7 @@ class TrainingError(UserError):
 
 class RegistryError(UserError):
     """A run, model version or alias that cannot be used as asked."""
+
+
+class SearchError(UserError):
+    """A hyperparameter search that cannot be opened, joined or ended: its database, its study, its trials."""

@@ -35,6 +35,7 @@ def _lower_word(value: Any) -> Any:
 
 OptionalText = Annotated[str | None, BeforeValidator(_none_words)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_list), Field(min_length=1)]
+OptionalSeconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_words)]
 AutoOrSwitch = Annotated[Literal["auto", "true", "false"], BeforeValidator(_lower_word)]
 AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=4096)], BeforeValidator(_lower_word)]
 
@@ -183,6 +184,29 @@ class ServingSettings(Section):
     max_rows: int = Field(64, ge=1, le=10_000, description="linhas por pedido")
 
 
+class SearchSettings(Section):
+    study: OptionalText = Field(
+        None, description="nome do estudo; quem usa o mesmo nome busca junto; none = o nome do experimento"
+    )
+    trials: int = Field(20, ge=1, le=100_000, description="tentativas do estudo, somados todos os trabalhadores")
+    metric: Literal["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "loss"] = Field(
+        "chrf", description="métrica de validação que a busca melhora; também escolhe a época de cada tentativa"
+    )
+    sampler: Literal["tpe", "random", "gp", "cmaes"] = Field("tpe", description="como novas tentativas são escolhidas")
+    startup_trials: int = Field(8, ge=0, le=10_000, description="tentativas sorteadas antes de o amostrador aprender")
+    pruner: Literal["hyperband", "median", "none"] = Field(
+        "hyperband", description="como tentativas fracas são cortadas, época a época"
+    )
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="semente do amostrador; cada trabalhador soma o seu número")
+    workers: int = Field(1, ge=1, le=64, description="processos de busca neste computador")
+    timeout: OptionalSeconds = Field(
+        None, description="tempo depois do qual este comando não começa outra tentativa (segundos); none = sem limite"
+    )
+    heartbeat: int = Field(
+        10, ge=1, le=3600, description="intervalo dos sinais de vida (segundos); sem eles a tentativa é refeita"
+    )
+
+
 class ExperimentConfig(Section):
     """All settings of one experiment. Immutable; ``flat()`` gives them under their dotted names."""
 
@@ -196,6 +220,7 @@ class ExperimentConfig(Section):
     tracking: TrackingSettings = TrackingSettings()
     registry: RegistrySettings = RegistrySettings()
     serving: ServingSettings = ServingSettings()
+    search: SearchSettings = SearchSettings()
 
     def flat(self) -> dict[str, Any]:
         """Dotted name -> value; tuples as lists, ready for YAML."""

@@ -78,6 +78,15 @@ def inspect_hardware(requested: str = "auto") -> Hardware:
     return Hardware(device="cpu", free_memory=memory.available / 2**30, bfloat16=bfloat16, **common)
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the device or of the machine did not suffice (PyTorch has a type only for the GPU's)."""
+    import torch
+
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 def _cpu_name() -> str:
     listing = Path("/proc/cpuinfo")
     if listing.exists():

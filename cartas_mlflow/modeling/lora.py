@@ -64,6 +64,15 @@ def attach_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) ->
     return get_peft_model(model, config)
 
 
+def detach_adapter(model: PeftModel) -> None:
+    """Take the adapter off its base, which is then as it was loaded: the next one trains as in a new process."""
+    model.gradient_checkpointing_disable()
+    base = model.unload()
+    del base.peft_config
+    base.config.use_cache = True  # the trainer switches it off
+    base.requires_grad_(False).eval()
+
+
 def count_parameters(model: PeftModel) -> ParameterCount:
     """Trainable and total, adapter included."""
     return ParameterCount(*model.get_nb_trainable_parameters())

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.evaluation.baselines import longest_copied_runs, look_up
 from cartas_mlflow.evaluation.metrics import score_texts
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
+from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.interruption import Interruption
 from cartas_mlflow.modeling.trainer import (
     EvaluateEvery,
@@ -27,6 +29,9 @@ from cartas_mlflow.pipelines.preparation import PreparedData, Setup
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.callback import MlflowLogging
 from cartas_mlflow.tracking.progress import Progress, progress_bar
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 Score = Callable[[Sequence[str]], dict[str, float]]
 
@@ -87,17 +92,18 @@ def fit(
     folder: Path,
     resume: Path | None,
     on_texts: Callable[[int, Sequence[str]], None],
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Fit:
     """Train until the last epoch, early stopping, or an interruption.
 
     Args:
         folder: where the checkpoints go.
         on_texts: told (epoch, generated validation texts) after each evaluation.
+        callbacks: further ones, told after the others.
 
     Raises:
         TrainingError: the loss is no longer a number, or the memory does not suffice.
     """
-    import torch
     from transformers import set_seed
 
     config, micro_batch_size = setup.config, setup.encoded.micro_batch_size
@@ -131,6 +137,7 @@ def fit(
             progress,
             *early_stopping(config),
             interruption,
+            *callbacks,
         ],
     )
     started = time.perf_counter()
@@ -140,9 +147,12 @@ def fit(
     except TrainingError:
         mlflow_logging.flush()  # the last points show how it diverged
         raise
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        memory = "memória da GPU" if setup.base.hardware.device == "cuda" else "memória"
         raise TrainingError(
-            f"A memória da GPU não bastou com {micro_batch_size} exemplos por passagem; use um "
+            f"A {memory} não bastou com {micro_batch_size} exemplos por passagem; use um "
             "training.micro_batch_size menor, ou training.gradient_checkpointing=true."
         ) from error
     state, history = trainer.state, tuple(_history(trainer.state.log_history))

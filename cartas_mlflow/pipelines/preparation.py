@@ -173,6 +173,12 @@ def attach_lora(config: ExperimentConfig, base: LoadedBase) -> tuple[PeftModel, 
 
 def encode_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) -> EncodedSplit:
     """Tokenise both sides, and choose how a batch is cut."""
+    train, validation = tokenize_data(config, base, data)
+    return EncodedSplit(train, validation, cut_batches(config, base, max(train.longest)))
+
+
+def tokenize_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) -> tuple[EncodedTexts, EncodedTexts]:
+    """Training and validation side, and what their texts lost on the way."""
     sides = []
     for records in (data.split.train, data.split.validation):
         texts = [record.texto for record in records]
@@ -185,6 +191,11 @@ def encode_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) 
         say(f"⚠️ {truncated} textos cortados em {config.data.max_length} tokens; aumente data.max_length")
     if unknown:
         say(f"⚠️ {unknown} tokens fora do vocabulário do modelo: esses caracteres se perdem")
+    return train, validation
+
+
+def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
+    """Examples per forward pass, for texts of up to so many tokens."""
     shape = base.model.config
     micro = choose_micro_batch(
         config.training.micro_batch_size,
@@ -193,9 +204,9 @@ def encode_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) 
         layers=shape.num_layers + shape.num_decoder_layers,
         width=shape.d_model,
         heads=shape.num_heads,
-        tokens=max(train.longest),
+        tokens=tokens,
         dtype=base.precision.dtype,
     )
     pieces = config.training.batch_size // micro
     say(f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {pieces} acumulações)")
-    return EncodedSplit(train, validation, micro)
+    return micro

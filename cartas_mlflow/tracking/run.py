@@ -151,13 +151,18 @@ class TrackedRun:
 
 @contextmanager
 def open_run(
-    settings: TrackingSettings, *, resume_run_id: str | None = None, log_file: Path | None = None
+    settings: TrackingSettings,
+    *,
+    resume_run_id: str | None = None,
+    parent_run_id: str | None = None,
+    log_file: Path | None = None,
 ) -> Iterator[TrackedRun]:
     """Open the run that ``mlflow run`` created, or the one to resume, or a new one; close it with the truth.
 
     An exception ends it FAILED and its reason stands in the tag ``failure``; an interruption ends it KILLED.
 
     Args:
+        parent_run_id: the new run is nested under this one, in its experiment.
         log_file: logged under ``report/`` when the run ends, however it ends.
 
     Raises:
@@ -170,7 +175,7 @@ def open_run(
 
     try:
         with one_at_a_time():
-            run = _start(settings, resume_run_id)
+            run = _start(settings, resume_run_id, parent_run_id)
     except MlflowException as error:
         raise TrackingError(
             f"O MLflow em {without_password(mlflow.get_tracking_uri())} não abriu a execução ({first_line(error)}); "
@@ -201,17 +206,20 @@ def first_line(error: BaseException) -> str:
     return without_password((str(error).splitlines() or [""])[0])
 
 
-def _start(settings: TrackingSettings, resume_run_id: str | None) -> TrackedRun:
+def _start(settings: TrackingSettings, resume_run_id: str | None, parent_run_id: str | None) -> TrackedRun:
     import mlflow
 
     inherited = os.environ.get("MLFLOW_RUN_ID")
     if settings.system_metrics:
         mlflow.set_system_metrics_sampling_interval(settings.system_metrics_interval)
-    if inherited is None:
+    if inherited is None and parent_run_id is None:
         mlflow.set_experiment(settings.experiment)
     run = mlflow.start_run(
         run_id=inherited or resume_run_id,
+        experiment_id=None if parent_run_id is None else mlflow.get_run(parent_run_id).info.experiment_id,
         run_name=settings.run_name if inherited is None and resume_run_id is None else None,
+        parent_run_id=parent_run_id,
+        nested=parent_run_id is not None,
         log_system_metrics=settings.system_metrics,
     )
     experiment = mlflow.get_experiment(run.info.experiment_id).name
