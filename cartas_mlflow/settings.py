@@ -171,7 +171,9 @@ class TrackingSettings(Section):
 
 class RegistrySettings(Section):
     register_model: bool = Field(False, description="registrar e comparar com o campeão ao fim do treino")
-    name: str = Field("cartas-ptt5", min_length=1, description="nome do modelo no registro")
+    name: str = Field(
+        "cartas-ptt5", pattern=r"^[^/:'\"]+$", description="nome do modelo no registro, sem / : nem aspas"
+    )
     metric: Literal["chrf", "rougeL", "bleu"] = Field("chrf", description="métrica da comparação com o campeão")
     confidence: float = Field(0.9, ge=0.5, lt=1, description="confiança exigida para trocar o campeão")
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="reamostragens da comparação (bootstrap)")
@@ -181,7 +183,11 @@ class RegistrySettings(Section):
 
 class ServingSettings(Section):
     any_card: bool = Field(False, description="aceitar cartas que não estão nos dados de treino")
-    max_rows: int = Field(64, ge=1, le=10_000, description="linhas por pedido")
+    max_rows: int = Field(64, ge=1, le=10**9, description="linhas por pedido")
+    max_field_length: int = Field(200, ge=1, le=10**9, description="comprimento de um campo do pedido (caracteres)")
+    max_tokens: int = Field(
+        65_536, ge=1, le=10**9, description="tokens por pedido: linhas × (feixes ou leituras) × max_new_tokens"
+    )
 
 
 class SearchSettings(Section):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +12,82 @@ from typing import TYPE_CHECKING
 
 from cartas_mlflow.errors import RegistryError
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
-from cartas_mlflow.settings import ServingSettings
+from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking.run import first_line
+from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
 
-UNLIMITED = ServingSettings(any_card=True, max_rows=10_000)
-"""For evaluation, which is not serving: rows of any card, and more than a request may hold."""
 FINISHED_OUTCOMES = {"finished", "early_stopped"}
+HOW_TO_NAME = (
+    "use models:/nome@champion, models:/nome/versão, o id de uma execução ou a pasta adapter/ de um treinamento"
+)
+
+MODELS = "models:/"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A reading generator as the user named it. ``model_id`` and ``run_id``: None for a folder."""
+
+    name: str
+    model_id: str | None = None
+    run_id: str | None = None
+
+    def open(self) -> ReadingGenerator:
+        """Load it.
+
+        Raises:
+            RegistryError: files that are gone, or another kind of model.
+            BaseModelError: its base cannot be had.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if self.model_id is None:
+            return open_folder(Path(self.name))
+        try:
+            return open_logged(f"{MODELS}{self.model_id}")
+        except (MlflowException, OSError) as error:
+            raise RegistryError(f"O modelo {self.name} não abriu ({first_line(error)}); {HOW_TO_NAME}.") from error
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """Ids of the records on each side of the split that a run used."""
+    """The split of a training: :func:`reading_id` of the readings on each side."""
 
     train: frozenset[str]
-    validation: tuple[str, ...]
+    validation: frozenset[str]
+
+
+def reading_id(text: str) -> str:
+    """12 hex digits of the SHA-256 of a reading's text: what a model has seen is a text, whatever its prompt was."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def connect() -> MlflowClient:
+    """A client of the store in use.
+
+    Raises:
+        TrackingError: the tracking server does not answer, or the store cannot be written.
+    """
+    check_tracking_server()
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    with one_at_a_time():
+        client = MlflowClient()
+        client.search_experiments(max_results=1)
+    return client
+
+
+def chosen_experiment(client: MlflowClient, settings: TrackingSettings) -> str:
+    """The experiment that the user named; or the one that ``mlflow run`` is in; or the settings' default."""
+    inherited = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if inherited is None or "experiment" in settings.model_fields_set:
+        return settings.experiment
+    return client.get_experiment(inherited).name
 
 
 def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
@@ -39,21 +99,29 @@ def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         raise RegistryError(f"O experimento {experiment} não existe; indique-o em tracking.experiment, ou um run_id.")
-    runs = client.search_runs(
-        [found.experiment_id],
-        filter_string=f"attributes.status = 'FINISHED' and metrics.final_{metric} > -1",
-        order_by=[f"metrics.final_{metric} DESC"],
-        max_results=100,
+    page = None
+    while page is None or page.token:
+        page = client.search_runs(
+            [found.experiment_id],
+            filter_string=f"metrics.final_{metric} > -1",
+            order_by=[f"metrics.final_{metric} DESC"],
+            max_results=100,
+            page_token=page.token if page else None,
+        )
+        for run in page:
+            if run.data.tags.get("outcome") in FINISHED_OUTCOMES and logged_model(client, run) is not None:
+                return run
+    raise RegistryError(
+        f"O experimento {experiment} não tem nenhum treinamento concluído com modelo; treine um antes, ou indique "
+        "outro em tracking.experiment."
     )
-    for run in runs:
-        if run.data.tags.get("outcome") in FINISHED_OUTCOMES and logged_model_id(run) is not None:
-            return run
-    raise RegistryError(f"O experimento {experiment} não tem nenhum treinamento concluído com modelo; treine um antes.")
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run:
-    """Raises:
-    RegistryError: there is no such run.
+    """A run by its id.
+
+    Raises:
+        RegistryError: there is no such run.
     """
     from mlflow.exceptions import MlflowException
 
@@ -61,89 +129,105 @@ def find_run(client: MlflowClient, run_id: str) -> Run:
         return client.get_run(run_id)
     except MlflowException:
         raise RegistryError(
-            f"A execução {run_id} não existe neste MLflow; confira run_id e MLFLOW_TRACKING_URI."
+            f"A execução {run_id} não existe neste MLflow; confira o id e MLFLOW_TRACKING_URI."
         ) from None
 
 
-def logged_model_id(run: Run) -> str | None:
-    """Id of the reading generator that a run logged (the latest, where there are several)."""
+def logged_model(client: MlflowClient, run: Run) -> LoggedModel | None:
+    """The reading generator that a run logged (the latest, where there are several)."""
     outputs = run.outputs.model_outputs if run.outputs else []
-    return outputs[-1].model_id if outputs else None
+    models = [client.get_logged_model(output.model_id) for output in outputs]
+    own = [model for model in models if model.name == LOGGED_NAME]
+    return max(own, key=lambda model: model.creation_timestamp, default=None)
 
 
-def model_id_of(run: Run) -> str:
-    """Raises:
-    RegistryError: the run logged no model.
-    """
-    model_id = logged_model_id(run)
-    if model_id is None:
-        raise RegistryError(
-            f"A execução {run.info.run_id} não tem o modelo {LOGGED_NAME}; ela não é um treinamento que chegou ao fim."
-        )
-    return model_id
-
-
-def trained_on(client: MlflowClient, run_id: str) -> TrainedOn:
-    """The split that a run logged as ``data/split.csv``."""
-    path = Path(client.download_artifacts(run_id, "data/split.csv"))
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    train = frozenset(row["id"] for row in rows if row["side"] == "train")
-    return TrainedOn(train, tuple(row["id"] for row in rows if row["side"] == "validation"))
-
-
-def validation_table(client: MlflowClient, run_id: str) -> list[dict[str, str]]:
-    """The validation records of a run with its generated texts: id, fields, ``gerado``, ``real``."""
-    path = Path(client.download_artifacts(run_id, "samples/final.csv"))
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def open_model(client: MlflowClient, model: str, serving: ServingSettings) -> ReadingGenerator:
-    """The generator that the user means.
-
-    Args:
-        model: ``models:/…``, a run's id, or an adapter folder.
+def choose(name: str) -> Candidate:
+    """What the user means; the store is asked only where that is needed.
 
     Raises:
-        RegistryError: there is no such model.
-        BaseModelError: an adapter folder whose base cannot be had.
+        RegistryError: see :func:`find_candidate`.
+        TrackingError: see :func:`connect`.
+    """
+    return Candidate(name) if Path(name).is_dir() else find_candidate(connect(), name)
+
+
+def find_candidate(client: MlflowClient, name: str) -> Candidate:
+    """What the user means.
+
+    Args:
+        name: ``models:/…`` (a logged model's id, a version, an alias), a run's id, or an adapter folder.
+
+    Raises:
+        RegistryError: there is no such model, version, alias or run, or the run logged no reading generator.
     """
     from mlflow.exceptions import MlflowException
 
-    if Path(model).is_dir():
-        return open_folder(Path(model), serving)
-    uri = model if model.startswith("models:/") else f"models:/{model_id_of(find_run(client, model))}"
+    if Path(name).is_dir():
+        return Candidate(name)
+    if not name.startswith(MODELS):
+        run = find_run(client, name)
+        model = logged_model(client, run)
+        if model is None:
+            raise RegistryError(
+                f"A execução {name} não tem o modelo {LOGGED_NAME}: ela não é um treinamento que chegou ao fim."
+            )
+        return Candidate(name, model.model_id, name)
     try:
-        return open_logged(uri, serving)
+        model = client.get_logged_model(_model_id(client, name))
     except MlflowException as error:
-        raise RegistryError(
-            f"O modelo {model} não abriu ({first_line(error)}); use models:/nome@champion, models:/nome/versão, "
-            "o id de uma execução ou a pasta adapter/ de um treinamento."
-        ) from error
+        raise RegistryError(f"O modelo {name} não existe ({first_line(error)}); {HOW_TO_NAME}.") from None
+    return Candidate(name, model.model_id, model.source_run_id)
 
 
-def model_id_behind(client: MlflowClient, model: str) -> str | None:
-    """Id of the logged model that ``model`` (as :func:`open_model` takes it) stands for; None for a folder."""
-    if Path(model).is_dir():
+def trained_on(client: MlflowClient, candidate: Candidate) -> TrainedOn | None:
+    """The split that the candidate's training wrote down; None where that is no longer to be had."""
+    text = _split_text(candidate)
+    if text is None:
         return None
-    if not model.startswith("models:/"):
-        return model_id_of(find_run(client, model))
-    name = model.removeprefix("models:/")
-    if "/" not in name and "@" not in name:
-        return name
+    sides: dict[str, set[str]] = {"train": set(), "validation": set()}
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        sides[row["side"]].add(row["reading"])
+    return TrainedOn(frozenset(sides["train"]), frozenset(sides["validation"]))
+
+
+def validation_table(run_id: str) -> list[dict[str, str]]:
+    """The validation records of a training with their generated texts: id, fields, ``gerado``, ``real``.
+
+    Raises:
+        RegistryError: the run no longer has them.
+    """
+    text = _artifact(run_id, "samples/final.csv")
+    if text is None:
+        raise RegistryError(
+            f"A execução {run_id} não tem samples/final.csv, as leituras de validação; treine de novo para comparar."
+        )
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def _split_text(candidate: Candidate) -> str | None:
+    if candidate.run_id is not None:
+        return _artifact(candidate.run_id, "data/split.csv")
+    beside = Path(candidate.name).resolve().parent / "split.csv"
+    return beside.read_text(encoding="utf-8") if beside.exists() else None
+
+
+def _artifact(run_id: str, path: str) -> str | None:
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow.artifacts.load_text(f"runs:/{run_id}/{path}")
+    except (MlflowException, OSError):
+        return None
+
+
+def _model_id(client: MlflowClient, uri: str) -> str:
+    """The logged model behind ``models:/…``; a copied version points to the version that it was copied from."""
+    name = uri.removeprefix(MODELS)
     registered, separator, alias = name.partition("@")
     if separator:
-        version = client.get_model_version_by_alias(registered, alias)
-    else:
-        version = client.get_model_version(*name.rsplit("/", 1))
-    return version.source.removeprefix("models:/") if version.source.startswith("models:/") else None
-
-
-def inherited_experiment(default: str) -> str:
-    """Under ``mlflow run`` the experiment chosen on its command line; else the settings'."""
-    import mlflow
-
-    if "MLFLOW_EXPERIMENT_ID" not in os.environ:
-        return default
-    return mlflow.get_experiment(os.environ["MLFLOW_EXPERIMENT_ID"]).name
+        return _model_id(client, client.get_model_version_by_alias(registered, alias).source)
+    registered, separator, version = name.rpartition("/")
+    if not separator:
+        return name
+    return _model_id(client, client.get_model_version(registered, version).source)

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cartas_mlflow.config import DEFAULT_CONFIG, load_config
+import pandas as pd
+
+from cartas_mlflow.config import DEFAULT_CONFIG, find_project_file, load_config
 from cartas_mlflow.console import say
-from cartas_mlflow.data.records import clean_text
 from cartas_mlflow.data.tables import read_table
 from cartas_mlflow.errors import DataError, SettingError
 from cartas_mlflow.pipelines import candidates
-from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig, ServingSettings
+from cartas_mlflow.registry.promotion import CHAMPION
+from cartas_mlflow.registry.requests import RequestError
+from cartas_mlflow.settings import RECORD_FIELDS, ColumnNames, ExperimentConfig, ServingSettings
 from cartas_mlflow.tracking.progress import progress_bar
-from cartas_mlflow.tracking.run import check_tracking_server
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OUTPUT_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet")
+NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be written.
+
+    ``table``: the columns of the output besides ``texto``; ``prompts``: the fields of each row; ``places``: what to
+    call each row in an error.
+    """
+
+    table: pd.DataFrame
+    prompts: pd.DataFrame
+    places: Sequence[str]
 
 
 def generate(
@@ -34,82 +49,109 @@ def generate(
 ) -> list[str]:
     """Generate one reading and show it, or a table of them into a file.
 
+    Decoding is the model's own, but for the ``generation.*`` settings among the overrides.
+
     Args:
         model: ``models:/…``, a run's id, or an adapter folder; None: the champion of ``registry.name``.
         prompt: fields of one reading.
-        table: csv, xlsx, jsonl or parquet file with the fields as columns.
+        table: csv, xlsx, jsonl or parquet file with the fields as columns (``data.columns`` names them).
         output: the table with a column ``texto``, in the format of its ending; written whole or not at all.
 
     Raises:
         UserError: nothing or too much asked for; a model, table or field that cannot be used.
     """
-    from mlflow import MlflowClient
-
-    from cartas_mlflow.registry.requests import RequestError
-
     config = load_config(config_path, overrides)
-    prompts, target = _read_prompts(config, prompt or {}, table, output)
-    if model is None or not Path(model).is_dir():
-        check_tracking_server()
-    serving = ServingSettings(any_card=config.serving.any_card, max_rows=candidates.UNLIMITED.max_rows)
-    generator = candidates.open_model(MlflowClient(), model or f"models:/{config.registry.name}@champion", serving)
-    decoding = {
-        key.removeprefix("generation."): value for key, value in (overrides or {}).items() if "generation." in key
-    }
-    generator.defaults = config.generation if decoding else generator.defaults
+    order = _read_order(config, prompt or {}, table, output)
+    name = model or f"{candidates.MODELS}{config.registry.name}@{CHAMPION}"
+    generator = candidates.choose(name).open()
+    given = [key for key in overrides or {} if key.startswith("generation.")]
+    generator.defaults = generator.defaults.model_copy(
+        update={key: getattr(config.generation, key) for key in (key.removeprefix("generation.") for key in given)}
+    )
+    limits = ServingSettings(
+        any_card=config.serving.any_card, max_rows=NO_LIMIT, max_field_length=NO_LIMIT, max_tokens=NO_LIMIT
+    )
     try:
-        with progress_bar(len(prompts), "Gerando") as bar:
-            texts = generator.write(prompts, on_progress=bar.update)
+        with progress_bar(len(order.prompts), "Gerando") as bar:
+            texts = generator.write(order.prompts, limits=limits, on_progress=bar.update)
     except RequestError as error:
-        raise DataError(error.sentence) from None
-    if target is None:
+        place = table if error.row is None else order.places[error.row - 1]
+        raise DataError(f"{place}: {error.clause}" if place else error.clause) from None
+    if output is None:
         say("\n\n".join(texts))
     else:
-        _write_table(prompts.assign(texto=texts), target)
-        say(f"✅ {len(texts)} leituras gravadas em: {target}")
+        write_table(order.table.assign(texto=texts), Path(output))
+        say(f"✅ Leituras gravadas: {len(texts)}, em {output}")
     return texts
 
 
-def _read_prompts(
-    config: ExperimentConfig, prompt: Mapping[str, str], table: str | None, output: str | None
-) -> tuple[pd.DataFrame, Path | None]:
-    import pandas as pd
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table in the format of the file's ending; the file is there whole, or as it was before.
 
+    Raises:
+        DataError: a character that xlsx cannot hold, or a place that cannot be written.
+    """
+    content = _encode(table, path)
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} não pôde ser gravado ({error.strerror}); indique outro --output.") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _encode(table: pd.DataFrame, path: Path) -> bytes:
+    from openpyxl.utils.exceptions import IllegalCharacterError
+
+    kind, stream = path.suffix.lower(), io.BytesIO()
+    if kind == ".csv":
+        return table.to_csv(index=False).encode()
+    if kind == ".jsonl":
+        return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in table.to_dict("records")).encode()
+    if kind == ".parquet":
+        table.to_parquet(stream, index=False)
+        return stream.getvalue()
+    try:
+        table.to_excel(stream, index=False, engine="openpyxl")
+    except IllegalCharacterError:
+        raise DataError(f"{path}: há um caractere de controle que xlsx não guarda; grave como csv.") from None
+    return stream.getvalue()
+
+
+def _read_order(config: ExperimentConfig, prompt: Mapping[str, str], table: str | None, output: str | None) -> Order:
     if (table is None) == (not prompt):
         raise SettingError(
             "Diga o que gerar: --carta (com --evento, --secao e --tema), ou --table ARQUIVO com os pedidos."
         )
     if table is None:
-        return pd.DataFrame([{name: clean_text(prompt.get(name, "")) for name in RECORD_FIELDS}]), None
+        order = Order(*[pd.DataFrame([dict(prompt)])] * 2, [""])
+    else:
+        order = _read_prompts(table, config.data.sheet, config.data.columns)
+    if output is not None or table is not None:
+        _check_output(output, table)
+    return order
+
+
+def _read_prompts(table: str, sheet: str | None, columns: ColumnNames) -> Order:
+    content = read_table(find_project_file(table), sheet)
+    names = {field: getattr(columns, field) for field in RECORD_FIELDS}
+    prompts = {
+        field: [cells.get(column, "") for _, cells in content.rows]
+        for field, column in names.items()
+        if column in content.columns
+    }
+    kept = [column for column in content.columns if column and column != "texto"]
+    frame = pd.DataFrame([{column: cells.get(column, "") for column in kept} for _, cells in content.rows])
+    index = range(len(content.rows))
+    return Order(frame, pd.DataFrame(prompts, index=index), [f"{table}, linha {line}" for line, _ in content.rows])
+
+
+def _check_output(output: str | None, table: str | None) -> None:
     if output is None or Path(output).suffix.lower() not in OUTPUT_SUFFIXES:
         raise SettingError("Falta --output com a terminação csv, xlsx, jsonl ou parquet: onde gravar as leituras.")
     if not Path(output).resolve().parent.is_dir():
         raise SettingError(f"A pasta de --output {output} não existe; crie-a ou indique outra.")
-    columns = {
-        field: column for field, column in config.data.columns.model_dump().items() if column and field != "texto"
-    }
-    rows = read_table(Path(table), config.data.sheet).rows
-    frame = pd.DataFrame(
-        [
-            {field: clean_text(cells[column]) for field, column in columns.items() if column in cells}
-            for _, cells in rows
-        ]
-    )
-    return frame, Path(output)
-
-
-def _write_table(frame: pd.DataFrame, path: Path) -> None:
-    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        if path.suffix.lower() == ".csv":
-            frame.to_csv(aside, index=False)
-        elif path.suffix.lower() == ".xlsx":
-            frame.to_excel(aside, index=False)
-        elif path.suffix.lower() == ".parquet":
-            frame.to_parquet(aside, index=False)
-        else:
-            lines = (json.dumps(row, ensure_ascii=False) for row in frame.to_dict("records"))
-            aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    if table is not None and Path(output).resolve() == find_project_file(table).resolve():
+        raise SettingError(f"--output {output} é a própria tabela de pedidos; indique outro arquivo.")

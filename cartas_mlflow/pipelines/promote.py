@@ -6,23 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.console import say
 from cartas_mlflow.pipelines import candidates
 from cartas_mlflow.registry.promotion import CHAMPION, Contest, Decision, promote, register, roll_back
+from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, RegistrySettings
 from cartas_mlflow.tracking.progress import progress_bar
-from cartas_mlflow.tracking.run import check_tracking_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A version in the registry, and whether it is the champion now."""
+    """A version in the registry, and what became of it."""
 
     name: str
     version: str
@@ -42,12 +43,9 @@ def promote_run(
         RegistryError: no such run, no finished training, no model in it.
         TrackingError: the tracking server does not answer.
     """
-    check_tracking_server()
-    from mlflow import MlflowClient
-
-    config, client = load_config(config_path, overrides), MlflowClient()
+    config, client = load_config(config_path, overrides), candidates.connect()
     if run_id is None:
-        experiment = candidates.inherited_experiment(config.tracking.experiment)
+        experiment = candidates.chosen_experiment(client, config.tracking)
         run = candidates.best_run(client, experiment, config.registry.metric)
         say(f"Melhor treinamento do experimento {experiment}: {run.info.run_name} ({run.info.run_id})")
         run_id = run.info.run_id
@@ -57,14 +55,21 @@ def promote_run(
 def promote_model(
     client: MlflowClient, run_id: str, settings: RegistrySettings, *, force: bool = False
 ) -> RegisteredModel:
-    """Register the run's model, unless it is registered already, and decide."""
-    run = candidates.find_run(client, run_id)
-    model_id = candidates.model_id_of(run)
-    version = _registered(client, settings.name, model_id) or register(model_id, settings.name)
-    say(f"Registrado: {settings.name}, versão {version.version}")
-    decision = promote(
-        client, version, settings, lambda champion: _contest(client, run, version, champion), force=force
+    """Register the run's model, unless it is registered already, and decide.
+
+    Raises:
+        RegistryError: see :func:`promote_run`.
+    """
+    challenger = candidates.find_candidate(client, run_id)
+    version = _registered(client, settings.name, challenger) or register(
+        client, str(challenger.model_id), settings.name
     )
+    say(f"Registrado: {settings.name}, versão {version.version}")
+
+    def contest(champion: ModelVersion) -> Contest:
+        return _hold(client, challenger, version, champion)
+
+    decision = promote(client, version, settings, contest, force=force)
     say(("🏆 " if decision.promoted else "➖ ") + decision.reason)
     if decision.remark:
         say(decision.remark)
@@ -73,42 +78,54 @@ def promote_model(
     return RegisteredModel(settings.name, version.version, decision)
 
 
-def give_back(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None) -> None:
-    """Roll the champion back to the one before it."""
-    check_tracking_server()
-    from mlflow import MlflowClient
+def give_back(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None) -> tuple[str, str]:
+    """Roll the champion back to the one before it; (version that loses the alias, version that gets it).
 
+    Raises:
+        RegistryError: there is no champion, or none before it.
+        TrackingError: the tracking server does not answer.
+    """
     name = load_config(config_path, overrides).registry.name
-    loser, winner = roll_back(MlflowClient(), name)
+    loser, winner = roll_back(candidates.connect(), name)
     say(f"↩️ {name}: a versão {loser} deixou o posto e a versão {winner} voltou a ser a campeã.")
+    return loser, winner
 
 
-def _registered(client: MlflowClient, name: str, model_id: str) -> ModelVersion | None:
+def _registered(client: MlflowClient, name: str, candidate: candidates.Candidate) -> ModelVersion | None:
     versions = client.search_model_versions(f"name = '{name}'")
-    return next((version for version in versions if version.source == f"models:/{model_id}"), None)
+    return next((version for version in versions if version.source == f"models:/{candidate.model_id}"), None)
 
 
-def _contest(client: MlflowClient, run: Run, challenger: ModelVersion, champion: ModelVersion) -> Contest:
-    import pandas as pd
-
-    table = candidates.validation_table(client, run.info.run_id)
-    known = candidates.trained_on(client, champion.run_id)
-    rows = [row for row in table if row["id"] not in known.train]
+def _hold(
+    client: MlflowClient, challenger: candidates.Candidate, version: ModelVersion, champion: ModelVersion
+) -> Contest:
+    """Both models on those of the challenger's validation records that neither was trained on."""
+    table = candidates.validation_table(str(challenger.run_id))
+    rival = candidates.find_candidate(client, f"models:/{champion.name}/{champion.version}")
+    own, known = candidates.trained_on(client, challenger), candidates.trained_on(client, rival)
+    if known is None or own is None:
+        who = champion.version if known is None else version.version
+        return Contest((), (), (), f"Não se sabe mais com quais leituras a versão {who} treinou (data/split.csv).")
+    readings = {candidates.reading_id(row["real"]) for row in table}
+    rows = [row for row in table if candidates.reading_id(row["real"]) not in known.train | own.train]
     remark = None
     if len(rows) < len(table):
         remark = (
-            f"As divisões diferem: {len(table) - len(rows)} das {len(table)} leituras de validação ficaram de fora da "
-            f"comparação porque a versão {champion.version} treinou com elas."
+            f"As divisões diferem: {len(table) - len(rows)} das {len(table)} leituras de validação ficaram fora da "
+            f"comparação, porque estavam no treino (a versão {champion.version} treinou com outra divisão)."
         )
-    elif set(known.validation) != {row["id"] for row in table}:
+    elif known.validation != readings:
         remark = f"As divisões diferem: a versão {champion.version} foi reavaliada nas leituras de validação desta."
     if not rows:
         return Contest((), (), (), remark)
     say(f"Comparando com a campeã (versão {champion.version}) em {len(rows)} leituras...")
     prompts = pd.DataFrame(rows)[list(RECORD_FIELDS)]
     texts = []
-    for side in (challenger, champion):
-        generator = candidates.open_model(client, f"models:/{side.name}/{side.version}", candidates.UNLIMITED)
-        with progress_bar(len(rows), f"Versão {side.version}") as bar:
-            texts.append(generator.write(prompts, on_progress=bar.update))
+    for candidate, number in ((challenger, version.version), (rival, champion.version)):
+        generator = candidate.open()
+        try:
+            with progress_bar(len(rows), f"Versão {number}") as bar:
+                texts.append(generator.write(prompts, on_progress=bar.update))
+        except RequestError as error:
+            return Contest((), (), (), f"A versão {number} não pode responder a estas leituras: {error.sentence}")
     return Contest(texts[0], texts[1], [row["real"] for row in rows], remark)

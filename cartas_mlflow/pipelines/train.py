@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from cartas_mlflow.modeling.lora import save_adapter
 from cartas_mlflow.pipelines import fitting, preparation, training_record
 from cartas_mlflow.pipelines.promote import promote_model
 from cartas_mlflow.pipelines.session import begin, say_interrupted
+from cartas_mlflow.registry.model import open_folder
 from cartas_mlflow.tracking.run import RunInterrupted, open_run
 
 
@@ -83,16 +84,17 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
             raise RunInterrupted(say_interrupted(result.checkpoint))
 
         say("9. Avaliando o melhor adaptador...")
-        final = fitting.evaluate(setup, score, "Avaliação final")
+        save_adapter(model, base.tokenizer, session.adapter, base.location)
+        training_record.save_served(session, setup)
+        served = open_folder(session.adapter)  # merged, on a base that is not quantised: the texts are those it serves
+        final = fitting.evaluate(replace(setup, model=served.model), score, "Avaliação final")
         training_record.log_samples(run, data, final.texts, "final")
 
         say("10. Salvando modelo treinado...")
-        save_adapter(model, base.tokenizer, session.adapter, base.location)
         training_record.log_result(run, session, setup, result, final, baselines, validation)
-
-        if config.registry.register_model:
-            say("11. Registrando o modelo e comparando com o campeão...")
-            promote_model(MlflowClient(), run.id, config.registry)
-
         say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
+
+    if config.registry.register_model:
+        say("11. Registrando o modelo e comparando com o campeão...")
+        promote_model(MlflowClient(), run.id, config.registry)
     return TrainingResult(run.id, session.adapter, result.best_epoch, final.metrics)

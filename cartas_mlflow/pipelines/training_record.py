@@ -12,6 +12,7 @@ from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality
 from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, rouge_f1
 from cartas_mlflow.modeling.hardware import Hardware
 from cartas_mlflow.modeling.trainer import Evaluation
+from cartas_mlflow.pipelines.candidates import reading_id
 from cartas_mlflow.pipelines.fitting import Fit
 from cartas_mlflow.pipelines.preparation import PreparedData, Setup
 from cartas_mlflow.pipelines.session import Session
@@ -31,6 +32,8 @@ from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 if TYPE_CHECKING:
     from mlflow.data.dataset import Dataset
 
+NOT_LOGGED = ("tracking.", "search.", "serving.")
+"""About this machine; about other trainings; logged by MLflow itself, as the model's configuration."""
 BASELINE_PREFIXES = {"Base sem ajuste": "base", "Consulta": "lookup"}
 """Portuguese label -> prefix of the metric's name in MLflow."""
 
@@ -38,7 +41,7 @@ BASELINE_PREFIXES = {"Base sem ajuste": "base", "Consulta": "lookup"}
 def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
     """Parameters, tags, datasets, the resolved settings and the split's ids; gives the validation dataset as logged."""
     config, data = setup.config, setup.data
-    session.remember(run, config, _split_table(data))
+    session.remember(run, config, split_table(data))
     run.name(run_name(config))
     run.describe(f"**Em treinamento:** {run_name(config)}.")
     run.set_tags(
@@ -48,15 +51,19 @@ def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
             **{f"metric.{name}": signature for name, signature in metric_signatures().items()},
         }
     )
-    # tracking.* is about this machine; serving.* is logged by MLflow itself, as the model's configuration.
-    settings = {key: value for key, value in config.flat().items() if not key.startswith(("tracking.", "serving."))}
+    settings = {key: value for key, value in config.flat().items() if not key.startswith(NOT_LOGGED)}
     run.log_params(settings | _derived_params(setup))
+    run.log_file(session.resolved, "config")
+    run.log_file(session.split, "data")
+    return log_data(run, data)
+
+
+def log_data(run: TrackedRun, data: PreparedData) -> Dataset:
+    """Both sides of the split as the run's inputs; gives the validation dataset as logged."""
     sides = {"training": data.split.train, "validation": data.split.validation}
     datasets = run.log_datasets(
         {side: _columns(records) for side, records in sides.items()}, data.records.source, "texto"
     )
-    run.log_file(session.resolved, "config")
-    run.log_file(session.split, "data")
     return datasets["validation"]
 
 
@@ -69,6 +76,14 @@ def log_baselines(run: TrackedRun, baselines: Mapping[str, Mapping[str, float]])
 
 def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name: str) -> None:
     """A table of what was asked, the generated reading and the real one, with how near they are."""
+    columns = sample_columns(data, texts)
+    run.log_csv(columns, f"samples/{name}.csv")
+    if name == "final":
+        run.log_table(columns, "samples/final.json")
+
+
+def sample_columns(data: PreparedData, texts: Sequence[str]) -> dict[str, list[Any]]:
+    """id, fields, ``gerado``, ``real``, rougeL and chrf of each validation record."""
     records = data.split.validation
     real = [record.texto for record in records]
     columns: dict[str, list[Any]] = {
@@ -77,13 +92,11 @@ def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name:
     columns |= {"gerado": list(texts), "real": real}
     columns["rougeL"] = [round(value, 4) for value in rouge_f1("rougeL", texts, real)]
     columns["chrf"] = [round(value, 4) for value in chrf_of_pairs(texts, real)]
-    run.log_csv(columns, f"samples/{name}.csv")
-    if name == "final":
-        run.log_table(columns, "samples/final.json")
+    return columns
 
 
-def log_model(session: Session, setup: Setup, result: Fit) -> str:
-    """Log the reading generator with the best epoch's adapter; gives its id."""
+def save_served(session: Session, setup: Setup) -> None:
+    """Write beside the adapter what generating with it takes."""
     config, location = setup.config, setup.base.location
     served = ServedModel(
         template=setup.data.template,
@@ -95,9 +108,18 @@ def log_model(session: Session, setup: Setup, result: Fit) -> str:
         generation=config.generation.model_dump(),
     )
     served.save(session.adapter)
+
+
+def log_model(session: Session, setup: Setup, result: Fit, description: str) -> str:
+    """Log the reading generator with the best epoch's adapter; gives its id."""
     # A step that no series has: MLflow links to the model whatever the run logged at the model's step.
     return log_reading_model(
-        session.adapter, location, config.serving, embed_base=config.registry.embed_base, step=result.steps + 1
+        session.adapter,
+        setup.base.location,
+        setup.config.serving,
+        description=description,
+        embed_base=setup.config.registry.embed_base,
+        step=result.steps + 1,
     )
 
 
@@ -109,8 +131,14 @@ def log_result(
     final: Evaluation,
     baselines: Mapping[str, Mapping[str, float]],
     validation: Dataset,
+    *,
+    with_model: bool = True,
 ) -> None:
-    """Final metrics, model, pictures, adapter and report; the run's description tells how it ended."""
+    """Final metrics, model, pictures, adapter and report; the run's description tells how it ended.
+
+    Args:
+        with_model: log the reading generator too, which carries the base.
+    """
     summaries = [EpochSummary(round(row["epoch"]), row["epoch_train_loss"], row["eval_loss"]) for row in result.history]
     facts = ReportFacts(
         timestamp=session.folder.name,
@@ -130,17 +158,25 @@ def log_result(
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
-    model_id = log_model(session, setup, result)
-    run.log_model_metrics(model_id, {f"final_{name}": value for name, value in final.metrics.items()}, validation)
-    run.log_metrics({"best_epoch": float(result.best_epoch), **result.figures})
-    run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
-    run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
+    metrics = {f"final_{name}": value for name, value in final.metrics.items()}
+    if with_model:
+        run.log_model_metrics(log_model(session, setup, result, describe_result(facts)), metrics, validation)
+    else:
+        run.log_metrics(metrics)
+    log_curves(run, result, baselines)
     run.log_file(session.adapter, "adapter")
     for file in (session.report, markdown):
         run.log_file(file, "report")
     _say_result(session, facts)
     run.describe(describe_result(facts))
     run.set_tags({OUTCOME_TAG: "early_stopped" if result.stopped_early else "finished"})
+
+
+def log_curves(run: TrackedRun, result: Fit, baselines: Mapping[str, Mapping[str, float]]) -> None:
+    """Figures of the training itself, and the pictures of its losses and metrics."""
+    run.log_metrics({"best_epoch": float(result.best_epoch), **result.figures})
+    run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
+    run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
 
 
 def run_name(config: ExperimentConfig) -> str:
@@ -223,10 +259,11 @@ def _say_result(session: Session, facts: ReportFacts) -> None:
     say(f"📁 Métricas detalhadas salvas em: {session.report}")
 
 
-def _split_table(data: PreparedData) -> str:
-    lines = ["id,side"]
-    lines += [f"{record.id},train" for record in data.split.train]
-    lines += [f"{record.id},validation" for record in data.split.validation]
+def split_table(data: PreparedData) -> str:
+    """The table of ids on each side, as CSV."""
+    lines = ["id,reading,side"]
+    for side, records in (("train", data.split.train), ("validation", data.split.validation)):
+        lines += [f"{record.id},{reading_id(record.texto)},{side}" for record in records]
     return "\n".join(lines) + "\n"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from cartas_mlflow.errors import RegistryError
@@ -17,12 +20,11 @@ from cartas_mlflow.modeling.base import BaseLocation, find_base, load_base, load
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.modeling.lora import load_adapter
-from cartas_mlflow.registry.requests import PARAMETERS, read_parameters, read_rows
+from cartas_mlflow.registry.requests import PARAMETERS, check_work, read_parameters, read_rows
 from cartas_mlflow.registry.server import make_refusals_clear
 from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ModelSettings, ServingSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow.models import ModelSignature
 
 LOGGED_NAME = "cartas-gerador"
@@ -106,38 +108,61 @@ class ReadingGenerator(PythonModel):
         self.model, self.tokenizer = model.eval(), load_tokenizer(adapter)
         self.lock = threading.Lock()
 
-    # No type hints: MLflow takes hints of this method for the signature.
-    def predict(self, context, model_input, params=None):
+    # Of any other hint than a DataFrame's MLflow would make the signature.
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Generate readings: a table of prompts in, a table with the column ``texto`` out.
 
         Raises:
-            RequestError: a row or a parameter that cannot be used.
+            RequestError: a row or a parameter that cannot be used, or more work than one request may ask for.
         """
-        import pandas as pd
+        return pd.DataFrame({"texto": self.write(pd.DataFrame(model_input), params, limits=self.limits)})
 
-        return pd.DataFrame({"texto": self.write(pd.DataFrame(model_input), params)})
+    def read(
+        self, prompts: pd.DataFrame, params: Mapping[str, Any] | None, limits: ServingSettings | None
+    ) -> tuple[list[str], GenerationSettings, int]:
+        """A request as the model takes it: prompts, decoding settings, readings per prompt.
+
+        Args:
+            limits: what is refused; None: nothing but what no text can be generated for.
+
+        Raises:
+            RequestError: see :meth:`predict`.
+        """
+        cards = None if limits is None or limits.any_card else self.served.cards
+        rows = read_rows(prompts, self.served.used_fields, cards, limits)
+        settings, sequences = read_parameters(params, self.defaults)
+        if limits is not None:
+            check_work(len(rows), settings, sequences, limits)
+        return [self.served.template.format(**row) for row in rows], settings, sequences
 
     def write(
         self,
         prompts: pd.DataFrame,
         params: Mapping[str, Any] | None = None,
+        *,
+        limits: ServingSettings | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[str]:
         """The readings for a table of prompts. ``on_progress``: told the number of prompts just answered.
 
         Raises:
-            RequestError: a row or a parameter that cannot be used.
+            RequestError: see :meth:`read`.
         """
-        cards = None if self.limits.any_card else self.served.cards
-        rows = read_rows(prompts, self.served.used_fields, cards, self.limits.max_rows)
-        settings, sequences = read_parameters(params, self.defaults)
+        texts, settings, sequences = self.read(prompts, params, limits)
+        # As many texts at once as in the evaluation, whatever the number of beams: the memory that it needs is known.
+        at_once = self.served.batch_size * self.defaults.num_beams // max(sequences, settings.num_beams)
         with self.lock:
             return generate_texts(
                 self.model,
                 self.tokenizer,
-                [self.served.template.format(**row) for row in rows],
+                texts,
                 settings,
-                batch_size=max(1, self.served.batch_size // sequences),
+                batch_size=min(max(1, at_once), self.served.batch_size),
                 max_length=self.served.max_length,
                 sequences=sequences,
                 on_progress=on_progress,
@@ -150,7 +175,7 @@ class ReadingGenerator(PythonModel):
         return find_base(ModelSettings(name=name, revision=revision, fallback=None))
 
 
-def open_folder(adapter: Path, serving: ServingSettings) -> ReadingGenerator:
+def open_folder(adapter: Path) -> ReadingGenerator:
     """The generator of an adapter's folder, without MLflow's store; its base is found as in training.
 
     Raises:
@@ -158,21 +183,32 @@ def open_folder(adapter: Path, serving: ServingSettings) -> ReadingGenerator:
         BaseModelError: its base cannot be had, or is another than the one it was trained on.
     """
     generator = ReadingGenerator()
-    limits = {f"serving.{name}": value for name, value in serving.model_dump().items()}
-    generator.load_context(PythonModelContext(artifacts={"adapter": str(adapter)}, model_config=limits))
+    generator.load_context(PythonModelContext(artifacts={"adapter": str(adapter)}, model_config={}))
     return generator
 
 
-def open_logged(uri: str, serving: ServingSettings) -> ReadingGenerator:
-    """The generator behind ``models:/…`` (a logged model's id, a version, an alias)."""
+def open_logged(uri: str) -> ReadingGenerator:
+    """The generator behind ``models:/…``: a logged model's id, a version, an alias.
+
+    Raises:
+        MlflowException: there is no such model, or it is no Python model.
+        RegistryError: it is another Python model.
+    """
     import mlflow.pyfunc
 
-    limits = {f"serving.{name}": value for name, value in serving.model_dump().items()}
-    return mlflow.pyfunc.load_model(uri, model_config=limits).unwrap_python_model()
+    path = list(sys.path)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:  # MLflow would leave its copy behind
+            generator = mlflow.pyfunc.load_model(uri, suppress_warnings=True, dst_path=scratch).unwrap_python_model()
+    finally:
+        sys.path[:] = path
+    if not isinstance(generator, ReadingGenerator):
+        raise RegistryError(f"{uri} não é um gerador de leituras deste projeto ({LOGGED_NAME}).")
+    return generator
 
 
 def log_reading_model(
-    adapter: Path, base: BaseLocation, serving: ServingSettings, *, embed_base: bool, step: int
+    adapter: Path, base: BaseLocation, serving: ServingSettings, *, description: str, embed_base: bool, step: int
 ) -> str:
     """Log the model on the active run; gives its id (``m-…``).
 
@@ -181,9 +217,10 @@ def log_reading_model(
 
     Args:
         adapter: folder with adapter, tokenizer and ``served.json``.
+        description: Markdown, how good the model is.
         step: the epoch of the adapter; MLflow links the run's metrics of that step to the model.
     """
-    import mlflow.pyfunc
+    import mlflow
 
     served = ServedModel.load(adapter)
     artifacts = {"adapter": str(adapter)}
@@ -200,6 +237,7 @@ def log_reading_model(
         pip_requirements=pinned_requirements(),
         step=step,
     )
+    mlflow.set_logged_model_tags(info.model_id, {"mlflow.note.content": _describe(served, description)})
     return info.model_id
 
 
@@ -219,6 +257,14 @@ def reading_signature(served: ServedModel) -> ModelSignature:
 def pinned_requirements() -> list[str]:
     """:data:`REQUIREMENTS` at the versions in use, without a build's own suffix (``+cpu``)."""
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def _describe(served: ServedModel, description: str) -> str:
+    fields = ", ".join(f"`{name}`" for name in served.used_fields)
+    return (
+        f"**Gerador de leituras**: adaptador LoRA sobre `{served.base_name}`. Recebe {fields}; devolve `texto`.\n\n"
+        f"{description}"
+    )
 
 
 def _example(served: ServedModel) -> dict[str, str]:

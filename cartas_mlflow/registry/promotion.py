@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +26,14 @@ MIN_RECORDS = 20
 """Records below which no difference is trusted: the percentile bootstrap is too narrow on few records."""
 ATTEMPTS = 5
 """How often a decision is taken again because another promotion moved the alias meanwhile."""
+ANNOUNCEMENT = "promoting."
+ANNOUNCEMENT_LIFE = 60
+"""Seconds after which an announcement is that of a process that was killed; moving an alias takes far less."""
 
+DESCRIPTION = (
+    "Gera leituras de cartas: recebe `carta`, `evento`, `secao` e `tema`, devolve `texto`. A descrição de cada versão "
+    "diz por que ela é, foi ou não foi a campeã (alias `champion`)."
+)
 METRIC_TITLES = {"chrf": "chrF", "rougeL": "ROUGE-L", "bleu": "BLEU"}
 
 
@@ -48,20 +60,24 @@ class Decision:
     remark: str | None = None
 
 
-def register(model_id: str, name: str) -> ModelVersion:
+def register(client: MlflowClient, model_id: str, name: str) -> ModelVersion:
     """Register a logged model as the next version of ``name``."""
     import mlflow
 
-    return mlflow.register_model(f"models:/{model_id}", name)
+    with redirect_stderr(io.StringIO()):  # MLflow's own account of it, in English
+        version = mlflow.register_model(f"models:/{model_id}", name)
+    if not client.get_registered_model(name).description:
+        client.update_registered_model(name, DESCRIPTION)
+    return version
 
 
 def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
     """The version that holds the alias; None if none does, or the model is not registered."""
-    from mlflow.exceptions import MlflowException, RestException
+    from mlflow.exceptions import MlflowException
 
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
-    except (MlflowException, RestException) as error:
+    except MlflowException as error:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             return None
         raise
@@ -77,25 +93,28 @@ def promote(
 ) -> Decision:
     """Give the alias to the challenger if it is better than the champion at the chosen confidence.
 
-    The decision, the interval and the reason become tags and the description of the challenger's version. A promotion
-    by somebody else between comparison and move makes the comparison start again with the new champion.
+    The decision, the interval and the reason become tags and the description of the challenger's version. If another
+    promotion has moved the alias during the comparison, the new champion is compared with.
 
     Args:
-        contest: makes both models answer the same records.
+        contest: makes the challenger and the given champion answer the same records.
 
     Raises:
-        RegistryError: the champion changed at each of :data:`ATTEMPTS` attempts.
+        RegistryError: the comparison cannot be made (with ``force``, that is no obstacle), or the champion changed
+            during each of :data:`ATTEMPTS` comparisons.
     """
     for _ in range(ATTEMPTS):
         champion = champion_of(client, settings.name)
+        if _number(champion) == challenger.version:
+            return Decision(True, "Esta versão já é a campeã.")
         decision = _decide(challenger, champion, settings, contest, force)
-        now = champion_of(client, settings.name)
-        if _number(now) != _number(champion):
-            continue
-        if decision.promoted and _number(champion) != challenger.version:
-            client.set_registered_model_alias(settings.name, CHAMPION, challenger.version)
-            if champion is not None:
-                client.set_model_version_tag(settings.name, challenger.version, PREVIOUS_TAG, champion.version)
+        with _alone(client, settings.name):
+            if _number(champion_of(client, settings.name)) != _number(champion):
+                continue
+            if decision.promoted:
+                client.set_registered_model_alias(settings.name, CHAMPION, challenger.version)
+                if champion is not None:
+                    client.set_model_version_tag(settings.name, challenger.version, PREVIOUS_TAG, champion.version)
         _write_down(client, challenger, champion, settings, decision)
         return decision
     raise RegistryError(f"O campeão de {settings.name} mudou {ATTEMPTS} vezes durante a comparação; tente de novo.")
@@ -107,17 +126,58 @@ def roll_back(client: MlflowClient, name: str) -> tuple[str, str]:
     Raises:
         RegistryError: there is no champion, or none before it.
     """
-    champion = champion_of(client, name)
-    if champion is None:
+    if champion_of(client, name) is None:
         raise RegistryError(f"O modelo {name} não tem campeão; promova um antes: mlflow run . -e promote.")
-    previous = champion.tags.get(PREVIOUS_TAG)
-    if previous is None:
-        raise RegistryError(
-            f"A versão {champion.version} de {name} é a primeira campeã; não há a quem devolver o posto."
-        )
-    client.set_registered_model_alias(name, CHAMPION, previous)
-    client.set_model_version_tag(name, champion.version, "rolled_back", "true")
+    with _alone(client, name):
+        champion = champion_of(client, name)
+        previous = champion.tags.get(PREVIOUS_TAG)
+        if previous is None:
+            raise RegistryError(
+                f"A versão {champion.version} de {name} não sucedeu a nenhuma; não há a quem devolver o posto."
+            )
+        if not any(version.version == previous for version in _versions(client, name)):
+            raise RegistryError(
+                f"A versão {previous} de {name}, campeã antes da {champion.version}, foi apagada; promova outra: "
+                "mlflow run . -e promote -P run_id=… -P force=true."
+            )
+        client.set_registered_model_alias(name, CHAMPION, previous)
+        client.delete_model_version_tag(name, champion.version, PREVIOUS_TAG)
+        client.set_model_version_tag(name, champion.version, "decision", "rolled_back")
     return champion.version, previous
+
+
+@contextmanager
+def _alone(client: MlflowClient, name: str) -> Iterator[None]:
+    """Let one process at a time, on whatever machine, look at the alias and move it.
+
+    MLflow cannot set an alias on condition. So each announces itself in a tag of the registered model, and then looks
+    for others: of two, at least one sees the other. Who sees a lower token takes its own announcement back and tries
+    again; who has the lowest waits until the others have done so, or are through.
+    """
+    token = secrets.token_hex(8)
+    tag = f"{ANNOUNCEMENT}{token}"
+    while True:
+        client.set_registered_model_tag(name, tag, str(time.time()))
+        others = _announced(client, name) - {token}
+        if not others:
+            break
+        if min(others) < token:
+            client.delete_registered_model_tag(name, tag)
+        time.sleep(random.uniform(0.05, 0.2))
+    try:
+        yield
+    finally:
+        client.delete_registered_model_tag(name, tag)
+
+
+def _announced(client: MlflowClient, name: str) -> set[str]:
+    oldest = time.time() - ANNOUNCEMENT_LIFE
+    tags = client.get_registered_model(name).tags
+    return {
+        key.removeprefix(ANNOUNCEMENT)
+        for key, value in tags.items()
+        if key.startswith(ANNOUNCEMENT) and float(value) > oldest
+    }
 
 
 def _decide(
@@ -129,15 +189,19 @@ def _decide(
 ) -> Decision:
     if champion is None:
         return Decision(True, "Primeira campeã: o posto estava vago.")
-    if champion.version == challenger.version:
-        return Decision(True, "Esta versão já é a campeã.")
-    outcome = contest(champion)
+    forced = "promovida por force=true."
+    try:
+        outcome = contest(champion)
+    except RegistryError as error:
+        if not force:
+            raise
+        return Decision(True, f"Sem comparação com a versão {champion.version}: {forced}", None, str(error))
     records = len(outcome.references)
     if records < MIN_RECORDS:
         reason = (
             f"Só {records} leituras servem para comparar com a versão {champion.version}, e são precisas {MIN_RECORDS}"
         )
-        return Decision(force, f"{reason}{'; promovida por force=true.' if force else '.'}", None, outcome.remark)
+        return Decision(force, f"{reason}: {forced if force else 'fica como está.'}", None, outcome.remark)
     comparison = paired_bootstrap(
         settings.metric,
         outcome.challenger,
@@ -148,17 +212,14 @@ def _decide(
         level=settings.confidence,
     )
     better = comparison.confidence >= settings.confidence
-    difference = comparison.difference.value
+    difference, sure = comparison.difference.value, decimal(100 * comparison.confidence, 1)
     reason = (
         f"{METRIC_TITLES[settings.metric]} {decimal(abs(difference), 4)} {'acima' if difference >= 0 else 'abaixo'} da "
-        f"versão {champion.version} em {records} leituras, com {decimal(100 * comparison.confidence, 1)} % de confiança de "
-        f"ser melhor (exigido: {decimal(100 * settings.confidence, 1)} %)"
+        f"versão {champion.version} em {records} leituras; melhor em {sure} % das reamostragens (exigido: "
+        f"{decimal(100 * settings.confidence, 1)} %)"
     )
-    if better:
-        return Decision(True, f"{reason}: promovida.", comparison, outcome.remark)
-    return Decision(
-        force, f"{reason}: {'promovida por force=true' if force else 'fica como está'}.", comparison, outcome.remark
-    )
+    verdict = "promovida." if better else forced if force else "fica como está."
+    return Decision(better or force, f"{reason}: {verdict}", comparison, outcome.remark)
 
 
 def _write_down(
@@ -190,9 +251,16 @@ def _write_down(
         )
     if decision.remark:
         lines.append(decision.remark)
+    for key in challenger.tags:
+        if key.startswith("decision") and key not in tags:  # of an earlier comparison
+            client.delete_model_version_tag(settings.name, challenger.version, key)
     for key, value in tags.items():
         client.set_model_version_tag(settings.name, challenger.version, key, value)
     client.update_model_version(settings.name, challenger.version, description="\n\n".join(lines))
+
+
+def _versions(client: MlflowClient, name: str) -> Sequence[ModelVersion]:
+    return client.search_model_versions(f"name = '{name}'")
 
 
 def _number(version: ModelVersion | None) -> str | None:

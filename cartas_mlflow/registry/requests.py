@@ -1,102 +1,118 @@
 """What a served model is asked: every row and parameter checked, each refusal one Portuguese sentence.
 
-MLflow's scoring server does not check text columns (numbers, lists and nulls arrive as they are), drops parameters that
-the signature does not know, and hands the same request over differently for each format.
+MLflow checks neither the cells of text columns (numbers, lists and nulls arrive as they are) nor a parameter's range.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from numbers import Integral, Real
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-MAX_FIELD_LENGTH = 200
-"""Characters of one field of a request."""
-MAX_SEQUENCES = 16
-MAX_NEW_TOKENS = 512
-MAX_BEAMS = 16
+from cartas_mlflow.data.tables import clean_text
+from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ServingSettings
 
 PARAMETERS: dict[str, tuple[str, float, float]] = {
-    "max_new_tokens": ("integer", 1, MAX_NEW_TOKENS),
-    "num_beams": ("integer", 1, MAX_BEAMS),
+    "max_new_tokens": ("integer", 1, 512),
+    "num_beams": ("integer", 1, 16),
     "do_sample": ("boolean", 0, 1),
     "temperature": ("double", 0.01, 10),
     "top_p": ("double", 0.01, 1),
     "no_repeat_ngram_size": ("integer", 0, 64),
     "seed": ("long", 0, 2**32 - 1),
-    "num_return_sequences": ("integer", 1, MAX_SEQUENCES),
+    "num_return_sequences": ("integer", 1, 16),
 }
-"""Parameter of the signature -> MLflow type, least and greatest value."""
+"""Parameter of the signature -> MLflow type, least and greatest value. A model's own default is always in range."""
+
+_SHOWN = 40
 
 
 class RequestError(MlflowException):
     """A request that cannot be answered: HTTP 400 whose body is one sentence.
 
     MLflow's server puts the whole request in front of an exception's message; this one's body stays as it was written.
+
+    Args:
+        clause: what is wrong and the mend, without the row.
+        row: the row it is about, counted from 1; None where it is about the whole request.
     """
 
-    def __init__(self, sentence: str) -> None:
-        self.sentence = sentence
-        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
+    def __init__(self, clause: str, row: int | None = None) -> None:
+        self.clause, self.row = clause, row
+        super().__init__(self.sentence, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def sentence(self) -> str:
+        return self.clause if self.row is None else f"Linha {self.row}: {self.clause}"
 
     def serialize_as_json(self) -> str:
         return json.dumps({"error_code": self.error_code, "message": self.sentence}, ensure_ascii=False)
 
 
 def read_rows(
-    frame: pd.DataFrame, used: Sequence[str], cards: Sequence[str] | None, max_rows: int
+    frame: pd.DataFrame, used: Sequence[str], cards: Sequence[str] | None, limits: ServingSettings | None
 ) -> list[dict[str, str]]:
-    """The fields of each row, every field of a record present (``""`` where the table has none).
+    """The fields of each row, cleaned like the readings of a training; every field of a record is present (``""`` where
+    the table has none).
 
     Args:
         used: fields that the prompt's template uses.
         cards: cards that the model knows; None lets any through.
+        limits: how much a request may hold; None: no limit.
 
     Raises:
         RequestError: no row or too many, a field that is missing, empty, not text, or too long, an unknown card.
     """
     if len(frame) == 0:
         raise RequestError("O pedido não tem nenhuma linha; mande ao menos uma carta.")
-    if len(frame) > max_rows:
-        raise RequestError(f"O pedido tem {len(frame)} linhas e o limite é {max_rows}; divida-o em pedidos menores.")
+    if limits is not None and len(frame) > limits.max_rows:
+        raise RequestError(
+            f"O pedido tem {len(frame)} linhas e o limite é {limits.max_rows}; divida-o em pedidos menores."
+        )
     missing = [name for name in used if name not in frame.columns]
     if missing:
-        raise RequestError(f"Falta a coluna {', '.join(missing)}; este modelo precisa de {', '.join(used)}.")
+        columns = "a coluna" if len(missing) == 1 else "as colunas"
+        raise RequestError(
+            f"Falta{'m' if len(missing) > 1 else ''} {columns} {', '.join(missing)}; este modelo precisa de "
+            f"{', '.join(used)}."
+        )
+    longest = None if limits is None else limits.max_field_length
     rows = []
-    for number, row in enumerate(frame.to_dict("records"), start=1):
-        fields = {name: _field(row.get(name, ""), name, number, name in used) for name in RECORD_FIELDS}
-        if cards is not None and "carta" in used and fields["carta"] not in cards:
-            near = difflib.get_close_matches(fields["carta"], cards, n=3, cutoff=0.5) or list(cards)[:3]
+    for number, cells in enumerate(frame.to_dict("records"), start=1):
+        row = {
+            name: _read_cell(cells.get(name), name, number, longest, required=name in used) for name in RECORD_FIELDS
+        }
+        if cards is not None and "carta" in used and row["carta"] not in cards:
+            near = nearest_cards(row["carta"], cards)
             raise RequestError(
-                f"Linha {number}: este modelo não conhece a carta {fields['carta'][:60]!r}; as mais próximas são "
-                f"{', '.join(near)}."
+                f"este modelo não conhece a carta {_shown(row['carta'])}; "
+                + (f"as mais próximas são {', '.join(near)}." if near else f"ele conhece {', '.join(cards[:5])}, …"),
+                number,
             )
-        rows.append(fields)
+        rows.append(row)
     return rows
 
 
 def read_parameters(params: Mapping[str, Any] | None, defaults: GenerationSettings) -> tuple[GenerationSettings, int]:
-    """The decoding settings of a request, and how many readings each row gets.
+    """The decoding settings of a request, and how many readings each row gets. A null stands for the default.
 
     Raises:
-        RequestError: a value out of range, or values that contradict each other.
+        RequestError: a value of another type or out of range, or values that contradict each other.
     """
-    given = {name: value for name, value in (params or {}).items() if name in PARAMETERS and value is not None}
-    for name, value in given.items():
-        _, least, greatest = PARAMETERS[name]
-        if not least <= value <= greatest:
-            raise RequestError(f"O parâmetro {name}={value} está fora do intervalo de {least:g} a {greatest:g}.")
-    sequences = int(given.pop("num_return_sequences", 1))
+    own = defaults.model_dump()
+    given = {
+        name: _read_parameter(name, value, own.get(name))
+        for name, value in (params or {}).items()
+        if name in PARAMETERS and value is not None
+    }
+    sequences = given.pop("num_return_sequences", 1)
     settings = defaults.model_copy(update=given)
     if settings.do_sample and settings.num_beams > 1:
         raise RequestError(
@@ -107,29 +123,78 @@ def read_parameters(params: Mapping[str, Any] | None, defaults: GenerationSettin
             f"num_return_sequences={sequences} precisa de do_sample=true, ou de num_beams de pelo menos {sequences}: "
             "sem isso há uma só leitura."
         )
-    return settings, sequences
+    shortest = min(settings.min_new_tokens, settings.max_new_tokens)
+    return settings.model_copy(update={"min_new_tokens": shortest}), sequences
 
 
-def _field(value: Any, name: str, number: int, used: bool) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ == "NAType":
-        if used:
-            raise RequestError(f"Linha {number}: o campo {name} está vazio; escreva um texto.")
-        return ""
-    if not isinstance(value, str):
-        raise RequestError(f"Linha {number}: o campo {name} deve ser um texto, e não {_kind(value)}.")
-    text = " ".join(value.split())
-    if used and not text:
-        raise RequestError(f"Linha {number}: o campo {name} está vazio; escreva um texto.")
-    if len(text) > MAX_FIELD_LENGTH:
+def check_work(rows: int, settings: GenerationSettings, sequences: int, limits: ServingSettings) -> None:
+    """Refuse a request that would keep everybody else waiting.
+
+    Raises:
+        RequestError: it may generate more tokens than ``limits.max_tokens``.
+    """
+    width = max(sequences, settings.num_beams)
+    tokens = rows * width * settings.max_new_tokens
+    if tokens > limits.max_tokens:
         raise RequestError(
-            f"Linha {number}: o campo {name} tem {len(text)} caracteres e o limite é {MAX_FIELD_LENGTH}; encurte-o."
+            f"O pedido pode gerar {tokens} tokens ({rows} linhas × {width} × {settings.max_new_tokens}) e o limite é "
+            f"{limits.max_tokens}; mande menos linhas, ou diminua num_beams, num_return_sequences ou max_new_tokens."
         )
+
+
+def nearest_cards(card: str, cards: Sequence[str]) -> list[str]:
+    """Up to three of the known cards, the most similar first; upper and lower case do not count."""
+    known = {name.casefold(): name for name in cards}
+    return [known[name] for name in difflib.get_close_matches(card.casefold(), known, n=3, cutoff=0.5)]
+
+
+def _read_cell(value: Any, name: str, number: int, longest: int | None, *, required: bool) -> str:
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+        text = ""
+    elif not isinstance(value, str):
+        raise RequestError(f"o campo {name} deve ser um texto, e não {_kind(value)}.", number)
+    elif not _is_unicode(value):
+        raise RequestError(f"o campo {name} tem um caractere Unicode incompleto; corrija o texto.", number)
+    else:
+        text = clean_text(value)
+    if required and not text:
+        raise RequestError(f"o campo {name} está vazio; escreva um texto.", number)
+    if longest is not None and len(text) > longest:
+        raise RequestError(f"o campo {name} tem {len(text)} caracteres e o limite é {longest}; encurte-o.", number)
     return text
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair is good JSON but no text
+        return False
+    return True
+
+
+def _read_parameter(name: str, value: Any, default: Any) -> bool | int | float:
+    kind, least, greatest = PARAMETERS[name]
+    if kind == "boolean":
+        if not isinstance(value, (bool, np.bool_)):
+            raise RequestError(f"O parâmetro {name}={_shown(value)} não serve; use true ou false.")
+        return bool(value)
+    if default is not None:
+        least, greatest = min(least, default), max(greatest, default)
+    number = Real if kind == "double" else Integral
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, number) or not least <= value <= greatest:
+        wanted = "um número" if kind == "double" else "um número inteiro"
+        raise RequestError(f"O parâmetro {name}={_shown(value)} não serve; use {wanted} de {least} a {greatest}.")
+    return float(value) if kind == "double" else int(value)
+
+
 def _kind(value: Any) -> str:
-    if isinstance(value, bool):
+    if isinstance(value, (bool, np.bool_)):
         return "um valor lógico"
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, np.ndarray)):
         return "uma lista"
-    return "um objeto" if isinstance(value, dict) else "um número"
+    return "um objeto" if isinstance(value, Mapping) else "um número"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
