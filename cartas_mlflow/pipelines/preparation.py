@@ -119,10 +119,12 @@ def load_data(config: ExperimentConfig) -> Records:
     say(f"Dados carregados: {records.read} registros")
     if records.empty:
         line, column = records.empty[0]
-        say(f"⚠️ {len(records.empty)} linhas descartadas por célula vazia (a primeira: linha {line}, coluna {column})")
+        dropped = _count(len(records.empty), "linha descartada", "linhas descartadas")
+        say(f"⚠️ {dropped} por célula vazia (a primeira: linha {line}, coluna {column})")
     if records.repeated:
         lines = ", ".join(map(str, records.repeated[:10])) + (", …" if len(records.repeated) > 10 else "")
-        say(f"⚠️ {len(records.repeated)} linhas repetidas descartadas (linhas {lines})")
+        dropped = _count(len(records.repeated), "linha repetida descartada", "linhas repetidas descartadas")
+        say(f"⚠️ {dropped} (no arquivo: {lines})")
     if records.shared_texts:
         say(f"⚠️ {records.shared_texts} leituras têm um texto que aparece em mais de um registro (mantidas)")
     say(f"Dados após validação/limpeza: {len(records.rows)} registros válidos")
@@ -188,9 +190,11 @@ def tokenize_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData
     say(f"Tokens: até {train.longest[0]} no pedido e {train.longest[1]} na leitura (limite: {config.data.max_length})")
     truncated, unknown = train.truncated + validation.truncated, train.unknown + validation.unknown
     if truncated:
-        say(f"⚠️ {truncated} textos cortados em {config.data.max_length} tokens; aumente data.max_length")
+        cut = _count(truncated, "texto cortado", "textos cortados")
+        say(f"⚠️ {cut} em {config.data.max_length} tokens; aumente data.max_length")
     if unknown:
-        say(f"⚠️ {unknown} tokens fora do vocabulário do modelo: esses caracteres se perdem")
+        lost = _count(unknown, "token", "tokens")
+        say(f"⚠️ {lost} fora do vocabulário do modelo: esses caracteres se perdem")
     return train, validation
 
 
@@ -208,5 +212,10 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
         dtype=base.precision.dtype,
     )
     pieces = config.training.batch_size // micro
-    say(f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {pieces} acumulações)")
+    cut = _count(pieces, "acumulação", "acumulações")
+    say(f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {cut})")
     return micro
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
