@@ -52,15 +52,34 @@ def train_command(config: str, overrides: Mapping[str, Any]) -> int:
     return EXIT_OK
 
 
+def tune_command(config: str, overrides: Mapping[str, Any]) -> int:
+    """Search for hyperparameters."""
+    from cartas_mlflow.search.space import load_search
+
+    load_search(config, overrides)  # as above
+    from cartas_mlflow.pipelines.tune import tune
+    from cartas_mlflow.tracking.run import RunInterrupted
+
+    try:
+        tune(config, overrides)
+    except RunInterrupted as interruption:
+        return interruption.exit_code
+    return EXIT_OK
+
+
 @dataclass(frozen=True)
 class Command:
-    """``run``: configuration file, overrides -> exit code."""
+    """``run``: configuration file, overrides -> exit code; ``config``: the file where the user names none."""
 
     run: Callable[[str, Mapping[str, Any]], int]
     summary: str
+    config: str = "configs/default.yaml"
 
 
-COMMANDS = {"train": Command(train_command, "treina um adaptador LoRA com as leituras")}
+COMMANDS = {
+    "train": Command(train_command, "treina um adaptador LoRA com as leituras"),
+    "tune": Command(tune_command, "busca hiperparâmetros, sozinho ou com outros processos", "configs/tune.yaml"),
+}
 
 
 def read_overrides(words: Sequence[str]) -> dict[str, str]:
@@ -105,10 +124,8 @@ def _run(words: Sequence[str]) -> int:
     if "--help" in rest or "-h" in {*rest[:1], *rest[-1:]}:
         say(_command_help(name))
         return EXIT_OK
-    from cartas_mlflow.config import DEFAULT_CONFIG
-
     overrides = read_overrides(rest)
-    return COMMANDS[name].run(overrides.pop("config", DEFAULT_CONFIG), overrides)
+    return COMMANDS[name].run(overrides.pop("config", COMMANDS[name].config), overrides)
 
 
 def _unknown_command_message(name: str) -> str:
@@ -136,7 +153,6 @@ opções:
 
 
 def _command_help(name: str) -> str:
-    from cartas_mlflow.config import DEFAULT_CONFIG
     from cartas_mlflow.settings import describe_settings
 
     summary = COMMANDS[name].summary
@@ -147,7 +163,7 @@ def _command_help(name: str) -> str:
 
 opções:
   -h, --help        mostra esta ajuda
-  --config ARQUIVO  arquivo YAML (padrão: {DEFAULT_CONFIG})
+  --config ARQUIVO  arquivo YAML (padrão: {COMMANDS[name].config})
 
 configurações (--seção.nome valor; no mlflow run, -P seção.nome=valor; --epochs vale training.epochs):
 {settings}"""

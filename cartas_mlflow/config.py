@@ -89,6 +89,16 @@ def read_search_space(path: str | Path) -> dict[str, Any] | None:
     return space
 
 
+def stated_settings(path: str | Path) -> dict[str, Any]:
+    """The settings that a configuration file and its parents state, typed; not those that they leave at the default.
+
+    Raises:
+        SettingError: see :func:`load_config`.
+    """
+    flat = load_config(path).flat()
+    return {key: flat[key] for key in _read_file(path)}
+
+
 def find_project_file(path: str | Path) -> Path:
     """The file as the user means it: in the working folder, or else inside the project's own folder."""
     try:

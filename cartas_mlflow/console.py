@@ -66,6 +66,19 @@ def keep_log(path: Path) -> Iterator[None]:
         handler.close()
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Meanwhile, what is said goes to the log files only."""
+    terminals = [handler for handler in _logger.handlers if isinstance(handler, _Terminal)]
+    for terminal in terminals:
+        terminal.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for terminal in terminals:
+            terminal.setLevel(logging.NOTSET)
+
+
 def decimal(value: float, places: int) -> str:
     """A number as Portuguese writes it: ``decimal(0.5, 2)`` -> ``0,50``."""
     return f"{value:.{places}f}".replace(".", ",")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from cartas_mlflow.config import DEFAULT_CONFIG, PROJECT_ROOT, find_project_file, load_config
+from cartas_mlflow.config import DEFAULT_CONFIG, PROJECT_ROOT, SPACE, find_project_file, load_config
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.settings import RECORD_FIELDS, TEMPLATES, ExperimentConfig, describe_settings, flatten, setting_names
 
@@ -94,6 +94,7 @@ def test_a_recipe_holds_only_what_differs_from_its_parent(recipe: str) -> None:
     tree = yaml.safe_load((PROJECT_ROOT / "configs" / recipe).read_text(encoding="utf-8"))
     parent = load_config(f"configs/{tree.pop('extends')}").flat()
     own = load_config(f"configs/{recipe}").flat()
+    tree.pop(SPACE, None)
     assert [key for key in flatten(tree) if own[key] == parent[key]] == []
 
 

@@ -66,9 +66,8 @@ def attach_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) ->
 
 def detach_adapter(model: PeftModel) -> None:
     """Take the adapter off its base, which is then as it was loaded: the next one trains as in a new process."""
-    model.gradient_checkpointing_disable()
+    model.activation_checkpointing_disable()
     base = model.unload()
-    del base.peft_config
     base.config.use_cache = True  # the trainer switches it off
     base.requires_grad_(False).eval()
 

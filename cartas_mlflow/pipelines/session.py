@@ -92,7 +92,7 @@ def begin(config_path: str | Path, overrides: Mapping[str, Any]) -> Session:
     """
     config = load_config(config_path, overrides)
     if config.training.resume is None:
-        return Session(_new_folder(Path(config.tracking.output_dir)), config, config_path)
+        return Session(new_folder(Path(config.tracking.output_dir)), config, config_path)
     checkpoint = find_checkpoint(config.training.resume)
     earlier = Session(checkpoint.parent.parent, config, config_path)
     if not earlier.identity.exists() or not earlier.resolved.exists():
@@ -116,7 +116,12 @@ def say_interrupted(checkpoint: Path | None) -> str:
     return f"Para continuar: `{command}`"
 
 
-def _new_folder(parent: Path) -> Path:
+def new_folder(parent: Path) -> Path:
+    """Make a folder of its own in the parent, named after the present time.
+
+    Raises:
+        SettingError: no folder can be made there.
+    """
     stamp = time.strftime("%Y%m%d_%H%M%S")
     for number in range(1, 1000):
         folder = parent / (stamp if number == 1 else f"{stamp}-{number}")

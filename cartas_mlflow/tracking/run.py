@@ -67,7 +67,7 @@ class TrackedRun:
         import mlflow
 
         known = mlflow.get_run(self.id).data.params
-        mlflow.log_params({key: _param(value) for key, value in params.items() if key not in known})
+        mlflow.log_params({key: param_text(value) for key, value in params.items() if key not in known})
 
     def describe(self, markdown: str) -> None:
         """Set the run's description, as the UI shows it."""
@@ -141,6 +141,12 @@ class TrackedRun:
         import pandas as pd
 
         mlflow.log_text(pd.DataFrame(dict(columns)).to_csv(index=False), artifact)
+
+    def log_text(self, text: str, artifact: str) -> None:
+        """Log a text file, accents as they are."""
+        import mlflow
+
+        mlflow.log_text(text, artifact)
 
     def log_figure(self, figure: Figure, artifact: str) -> None:
         """Log a picture; the ending of ``artifact`` gives its format."""
@@ -297,7 +303,8 @@ def _is_generated(name: str | None) -> bool:
     return not name or (first in _GENERATOR_PREDICATES and second in _GENERATOR_NOUNS and number.isdigit())
 
 
-def _param(value: Any) -> str:
+def param_text(value: Any) -> str:
+    """A setting as a parameter shows it, which is how it can be typed after ``-P``."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):

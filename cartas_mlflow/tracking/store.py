@@ -87,6 +87,16 @@ def one_at_a_time() -> Iterator[None]:
         lock.release()
 
 
+def store_folder() -> Path:
+    """The folder of a sqlite store; the working folder where the store is a server."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(_SQLITE):
+        return Path.cwd()
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute().parent
+
+
 def where_to_look(experiment_id: str, run_id: str) -> str:
     """Where a run can be looked at: its address on the tracking server, or the command that shows a local store."""
     import mlflow

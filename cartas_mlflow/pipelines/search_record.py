@@ -1,0 +1,244 @@
+"""What a search writes down on its study's run: at the start, after each trial, at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from cartas_mlflow.config import vary
+from cartas_mlflow.console import decimal, hushed, say
+from cartas_mlflow.errors import SearchError
+from cartas_mlflow.pipelines import fitting, training_record
+from cartas_mlflow.pipelines.trial import Bench
+from cartas_mlflow.registry.model import log_reading_model, open_folder
+from cartas_mlflow.search.figures import StudyView, draw_study, importances, interactive_page
+from cartas_mlflow.search.space import Space
+from cartas_mlflow.search.study import SharedStudy, facts_of
+from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.report import METRIC_TITLES, write_text
+from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun, open_run
+from cartas_mlflow.tracking.search_run import SearchRun
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+STATES = {"COMPLETE": "completa", "PRUNED": "cortada", "FAIL": "falhou", "RUNNING": "em curso"}
+TRAINING_SECTIONS = ("data", "model", "lora", "training", "early_stopping", "generation", "evaluation")
+"""What ``best.yaml`` holds: how to train, not where to log."""
+BUDGET = "search.trials"
+"""A tag, not a parameter: a study that goes on may be given more."""
+SHOWN_ROWS = 10
+NO_SERIES_STEP = 10**9
+"""MLflow links to a logged model whatever the run logged at the model's step: a step that no series has."""
+
+
+def log_search(run: SearchRun, study: SharedStudy, space: Space, bench: Bench) -> None:
+    """The settings of the search, its space, and what every trial has alike."""
+    config, location = bench.settled.config, bench.base.location
+    run.log_params(
+        {
+            **{name: value for name, value in config.flat().items() if name.startswith("search.") and name != BUDGET},
+            **{f"space.{name}": where for name, where in space.described().items()},
+            "model.resolved": location.name,
+            "model.fingerprint": location.fingerprint(),
+            "data.path": config.data.path,
+            "derived.train_records": len(bench.data.split.train),
+            "derived.validation_records": len(bench.data.split.validation),
+            "search.storage": study.address.url.get_backend_name(),
+        }
+    )
+    run.set_tag(BUDGET, study.settings.trials)
+
+
+def log_progress(study: SharedStudy, run: SearchRun) -> None:
+    """Tell of the trials that ended since anybody last did, and add them to the series of the best value."""
+    metric = study.settings.metric
+    for place, trial, best in study.newly_finished():
+        if best is not None:
+            run.log_metric(f"best_{metric}", best, place)
+        say(f"{_account(trial, metric)} · melhor até aqui: {_value(best)} ({place}ª a terminar)")
+
+
+def close_study(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> None:
+    """Pictures, table, best settings and best adapter on the study's run; once for the trials that there are.
+
+    Raises:
+        SearchError: no trial came to its end.
+    """
+    if not study.close_once(lambda: _close(study, run, space, bench, folder)):
+        say("Os resultados destas tentativas já estão na execução do estudo.")
+        run.end("FINISHED", "finished")
+
+
+def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> None:
+    base_config = bench.settled.config
+    tracking = base_config.tracking.model_copy(update={"experiment": run.experiment, "system_metrics": False})
+    with open_run(tracking, resume_run_id=run.id, log_file=folder / "busca.log") as tracked:
+        view = StudyView(study.name, _title(study.settings.metric), study.settings.metric != "loss", study.trials())
+        _log_trials(tracked, study, space)
+        _log_pictures(tracked, view, study.settings.seed)
+        best = study.best()
+        if best is None:
+            reasons = [facts_of(trial)["reason"] for trial in study.trials() if facts_of(trial)["reason"]]
+            raise SearchError(
+                f"Nenhuma tentativa do estudo {study.name} chegou ao fim; "
+                + (f"a última falhou assim: {reasons[-1]}" if reasons else "aumente trials, ou use search.pruner=none.")
+            )
+        config = vary(base_config, values_of(best, space), f"tentativa {best.number}")
+        _log_best_settings(tracked, study, best, config, folder)
+        final = _log_best_adapter(tracked, best, config, bench, folder)
+        tracked.describe(_description(study, best, final, space))
+        tracked.set_tags(
+            {
+                OUTCOME_TAG: "finished",
+                "best.trial": best.number,
+                "best.run": facts_of(best)["run"],
+                **{f"best.{name}": value for name, value in values_of(best, space).items()},
+            }
+        )
+    for trial in _ranking(study)[:SHOWN_ROWS]:
+        say(f"  {_account(trial, study.settings.metric)}")
+    say(f"🏆 Melhor tentativa: {best.number}, {view.metric} {_value(best.value)}")
+    say(f"📁 Configuração para treinar com ela: {folder / 'best.yaml'} (-P config=…)")
+
+
+def values_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
+    """All settings that a trial changed."""
+    return {**(facts_of(trial)["settings"] or {}), **space.constants, **trial.params}
+
+
+def _log_trials(run: TrackedRun, study: SharedStudy, space: Space) -> None:
+    trials, counted = study.all_trials(), {trial.number for trial in study.trials()}
+    facts = [facts_of(trial) for trial in trials]
+    columns: dict[str, list[Any]] = {
+        "trial": [trial.number for trial in trials],
+        "state": [trial.state.name.lower() for trial in trials],
+        "value": [trial.value for trial in trials],
+        "label": [fact["label"] for fact in facts],
+    }
+    for dimension in space.dimensions:
+        columns[dimension.name] = [values_of(trial, space).get(dimension.name) for trial in trials]
+    columns |= {
+        "copied_share": [fact["copied_share"] for fact in facts],
+        "epochs": [trial.last_step for trial in trials],
+        "seconds": [trial.duration.total_seconds() if trial.duration else None for trial in trials],
+        "done_again": [trial.number not in counted for trial in trials],
+        "reason": [fact["reason"] for fact in facts],
+        "worker": [fact["worker"] for fact in facts],
+        "run_id": [fact["run"] for fact in facts],
+    }
+    run.log_csv(columns, "search/trials.csv")
+
+
+def _log_pictures(run: TrackedRun, view: StudyView, seed: int) -> None:
+    shares = importances(view, seed)
+    for name, figure in draw_study(view, shares).items():
+        run.log_figure(figure, f"search/{name}.png")
+    page = interactive_page(view, shares, seed)
+    if page is not None:
+        run.log_text(page, "search/study.html")
+    run.log_metrics({f"importance.{name}": share for name, share in shares.items()})
+
+
+def _log_best_settings(
+    run: TrackedRun, study: SharedStudy, best: FrozenTrial, config: ExperimentConfig, folder: Path
+) -> None:
+    tree = config.model_dump(mode="json", include=set(TRAINING_SECTIONS))
+    head = (
+        f"# Best trial of study {study.name}: number {best.number}, {study.settings.metric} {best.value:.4f}.\n"
+        "# Train with it: mlflow run . -P config=best.yaml\n"
+    )
+    write_text(folder / "best.yaml", head + yaml.safe_dump(tree, allow_unicode=True, sort_keys=False))
+    write_text(folder / "config_resolved.yaml", config.to_yaml())
+    run.log_file(folder / "best.yaml", "search")
+    run.log_file(folder / "config_resolved.yaml", "config")
+
+
+def _log_best_adapter(
+    run: TrackedRun, best: FrozenTrial, config: ExperimentConfig, bench: Bench, folder: Path
+) -> dict[str, float]:
+    """The best trial's adapter as the study's own, evaluated as it is served; gives its metrics."""
+    import mlflow.artifacts
+
+    run_id = facts_of(best)["run"]
+    adapter = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="adapter", dst_path=str(folder)))
+    served = open_folder(adapter)
+    with hushed(), bench.set_up(config) as setup:
+        score = fitting.reading_score(setup.data, config.evaluation.copied_words)
+        final = fitting.evaluate(replace(setup, model=served.model), score, "Melhor adaptador")
+        baselines, _ = bench.measure_baselines(setup, score)
+    training_record.log_baselines(run, baselines)
+    run.log_csv(training_record.sample_columns(bench.data, final.texts), "samples/final.csv")
+    write_text(folder / "split.csv", training_record.split_table(bench.data))
+    run.log_file(folder / "split.csv", "data")
+    run.log_file(adapter, "adapter")
+    model_id = log_reading_model(
+        adapter,
+        bench.base.location,
+        config.serving,
+        description=f"Melhor tentativa da busca ({best.number}).",
+        embed_base=config.registry.embed_base,
+        step=NO_SERIES_STEP,
+    )
+    metrics = {f"final_{name}": value for name, value in final.metrics.items()}
+    run.log_model_metrics(model_id, metrics, training_record.log_data(run, bench.data))
+    return final.metrics
+
+
+def _description(study: SharedStudy, best: FrozenTrial, final: Mapping[str, float], space: Space) -> str:
+    title = _title(study.settings.metric)
+    names = [dimension.name for dimension in space.dimensions]
+    lines = [
+        f"**Busca concluída:** {len(study.trials())} tentativas; a melhor é a **{best.number}** "
+        f"({facts_of(best)['label'] or 'do amostrador'}), com {title} {_value(best.value)} na validação. "
+        f"Leituras com trecho copiado do treino: {decimal(100 * final['copied_share'], 1)} %.",
+        "As configurações dela estão em `search/best.yaml` (use `-P config=`), o adaptador em `adapter/`, as figuras "
+        "em `search/`.",
+        "| Tentativa | Estado | " + title + " | Origem | " + " | ".join(names) + " |\n"
+        "| ---: | --- | ---: | --- |" + " --- |" * len(names),
+    ]
+    for trial in _ranking(study)[:SHOWN_ROWS]:
+        values = values_of(trial, space)
+        cells = [_cell(values.get(name)) for name in names]
+        state, label = STATES[trial.state.name], facts_of(trial)["label"] or "amostrador"
+        lines[-1] += f"\n| {trial.number} | {state} | {_value(trial.value)} | {label} | " + " | ".join(cells) + " |"
+    return "\n\n".join(lines)
+
+
+def _ranking(study: SharedStudy) -> list[FrozenTrial]:
+    """Complete trials, the best first; then the others that have a value."""
+    sign = 1 if study.settings.metric == "loss" else -1
+    valued = [trial for trial in study.trials() if trial.value is not None]
+    return sorted(valued, key=lambda trial: (trial.state.name != "COMPLETE", sign * trial.value, trial.number))
+
+
+def _account(trial: FrozenTrial, metric: str) -> str:
+    facts = facts_of(trial)
+    who = f"Tentativa {trial.number}" + (f" ({facts['label']})" if facts["label"] else "")
+    if trial.state.name == "FAIL":
+        return f"{who}: falhou" + (f" ({facts['reason']})" if facts["reason"] else "")
+    copied = facts["copied_share"]
+    return (
+        f"{who}: {STATES[trial.state.name]}"
+        + (f" na época {trial.last_step}" if trial.state.name == "PRUNED" else "")
+        + f", {_title(metric)} {_value(trial.value)}"
+        + (f", {decimal(100 * copied, 0)} % com trecho copiado" if copied else "")
+    )
+
+
+def _title(metric: str) -> str:
+    return METRIC_TITLES.get(metric, metric)
+
+
+def _value(value: float | None) -> str:
+    return "n/d" if value is None else decimal(value, 4)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}".replace(".", ",")
+    return "" if value is None else str(value)

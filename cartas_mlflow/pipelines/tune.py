@@ -1,0 +1,229 @@
+"""The search: trials of one study, on this machine or many; then its pictures, its best adapter and its settings."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from cartas_mlflow.config import resolve_aliases, vary
+from cartas_mlflow.console import duration, keep_log, say
+from cartas_mlflow.pipelines import candidates, preparation, search_record
+from cartas_mlflow.pipelines.known_settings import known_settings
+from cartas_mlflow.pipelines.local_workers import LocalWorkers, threads_per_worker
+from cartas_mlflow.pipelines.preparation import SettledBase
+from cartas_mlflow.pipelines.promote import promote_model
+from cartas_mlflow.pipelines.session import new_folder
+from cartas_mlflow.pipelines.trial import Bench, try_settings
+from cartas_mlflow.search.space import SEARCH_CONFIG, Space, is_searchable, load_search
+from cartas_mlflow.search.storage import find_storage, unusable
+from cartas_mlflow.search.study import SharedStudy, facts_of
+from cartas_mlflow.tracking.run import RunInterrupted
+from cartas_mlflow.tracking.search_run import SearchRun, close_dead_run, open_search_run, take_over_run
+from cartas_mlflow.tracking.store import store_folder
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """``trials``: those that count; ``best_value``: of ``search.metric``, None as long as no trial is complete."""
+
+    run_id: str
+    study: str
+    trials: int
+    best_value: float | None
+
+
+def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None = None) -> SearchResult:
+    """Search, or go on searching, until the study has its trials.
+
+    Raises:
+        UserError: anything that the user can mend.
+        RunInterrupted: Ctrl+C or SIGTERM; the trial went back in line, and the same command goes on.
+    """
+    say("=== BUSCA DE HIPERPARÂMETROS ===")
+    say("1. Carregando configurações e o espaço da busca...")
+    overrides = overrides or {}
+    requested, space = load_search(config_path, overrides)
+    folder = new_folder(Path(requested.tracking.output_dir))
+    with keep_log(folder / "busca.log"), _sigterm_interrupts():
+        settled = preparation.settle_base(requested, config_path, overrides)
+        settled = _on_the_metric(settled, resolve_aliases(overrides))
+        config = settled.config
+        for name, where in space.described().items():
+            say(f"  {name}: {where}")
+
+        say("2. Carregando e dividindo os dados...")
+        data = preparation.split_data(config, preparation.load_data(config))
+
+        say("3. Carregando modelo base...")
+        base = preparation.load_model(settled)
+        bench = Bench(settled, data, base)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: looking through it after each trial would take most of a second
+
+        say("4. Abrindo o estudo...")
+        study, run = _join(bench, space, config_path, overrides)
+
+        say("5. Buscando...")
+        workers = LocalWorkers(folder)
+        with _ending_told(study, run, workers):
+            if config.search.workers > 1:
+                _share_cores(config.search.workers)
+                workers.start(config.search.workers - 1, config_path, overrides)
+            complete = _work(study, run, space, bench, folder)
+            workers.wait()
+
+        if not complete and study.running():
+            say("⏳ Tempo esgotado neste processo; outros seguem no estudo.")
+        else:
+            say("6. Reunindo os resultados...")
+            search_record.close_study(study, run, space, bench, folder)
+            if config.registry.register_model:
+                say("7. Registrando o melhor adaptador e comparando com o campeão...")
+                promote_model(candidates.connect(), run.id, config.registry)
+        say(f"🔎 Estudo {study.name}, execução {run.id}; veja em: {run.page}")
+    best = study.best()
+    return SearchResult(run.id, study.name, len(study.trials()), best.value if best else None)
+
+
+def _on_the_metric(settled: SettledBase, given: Mapping[str, Any]) -> SettledBase:
+    """The metric of the search also chooses each trial's best epoch, unless the user wants another there."""
+    if "early_stopping.metric" in given:
+        return settled
+    chosen = {"early_stopping.metric": settled.config.search.metric}
+    return SettledBase(vary(settled.config, chosen, "search.metric"), settled.location, settled.requested)
+
+
+def _join(bench: Bench, space: Space, config_path: str, overrides: Mapping[str, Any]) -> tuple[SharedStudy, SearchRun]:
+    settled, config = bench.settled, bench.settled.config
+    inherited, client = take_over_run(), candidates.connect()
+    experiment = config.tracking.experiment
+    name = config.search.study or experiment
+    address = find_storage(store_folder())
+    source = config.model.fallback if settled.requested else config_path
+    study = SharedStudy(address, name, config.search, _close_run_of)
+    run_id = study.join(
+        _terms(bench, space),
+        space,
+        config,
+        known_settings(config, str(source), space, client, resolve_aliases(overrides)),
+        lambda: open_search_run(config.tracking, inherited, f"busca {name}", {"search.study": name}),
+    )
+    run = SearchRun.resume(run_id, name)
+    if inherited not in {None, run_id}:
+        run.adopt(inherited, name)
+    search_record.log_search(run, study, space, bench)
+    done = len(study.trials())
+    say(f"Estudo {name} ({address}), trabalhador {study.worker}: {done} de {config.search.trials} tentativas feitas")
+    return study, run
+
+
+def _work(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> bool:
+    config, started = bench.settled.config, time.monotonic()
+
+    def has_time() -> bool:
+        return config.search.timeout is None or time.monotonic() - started < config.search.timeout
+
+    complete = study.work(
+        space,
+        config,
+        lambda claimed: try_settings(bench, claimed, folder, run.id),
+        before=has_time,
+        after=lambda: search_record.log_progress(study, run),
+        on_wait=lambda others: say(f"⏳ Esperando {others} tentativas de outros processos..."),
+    )
+    search_record.log_progress(study, run)
+    say(f"⏱️ {duration(time.monotonic() - started)} de busca neste processo")
+    return complete
+
+
+def _terms(bench: Bench, space: Space) -> dict[str, str]:
+    """What all that work on a study must have alike; a value that differs names itself."""
+    config, data = bench.settled.config, bench.data
+    varied = {dimension.name for dimension in space.dimensions}
+    settings = {
+        name: value
+        for name, value in config.flat().items()
+        if (is_searchable(name) or name in {"early_stopping.metric", "training.seed", "evaluation.every_epochs"})
+        and name not in varied
+    }
+    sides = [[(record.id, record.texto) for record in side] for side in (data.split.train, data.split.validation)]
+    digest = hashlib.sha256(json.dumps(sides, ensure_ascii=False).encode()).hexdigest()[:12]
+    facts = {
+        "search.metric": config.search.metric,
+        "modelo base": f"{bench.base.location.name} ({bench.base.location.fingerprint()})",
+        "leituras": f"{len(data.split.train)} + {len(data.split.validation)} ({digest})",
+        **{f"espaço de {name}": where for name, where in space.described().items()},
+        **settings,
+    }
+    return {key: str(value) for key, value in facts.items()}
+
+
+@contextmanager
+def _ending_told(study: SharedStudy, run: SearchRun, workers: LocalWorkers) -> Iterator[None]:
+    """However this process stops early: its workers stop too, and the study's run says how, if nobody else goes on."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (KeyboardInterrupt, RunInterrupted):
+        say("⚠️ Busca interrompida: a tentativa em curso foi anotada e volta para a fila.")
+        workers.interrupt()
+        if not study.running():
+            run.end("KILLED", "interrupted")
+        say("Para continuar: o mesmo comando.")
+        raise RunInterrupted("A busca continua com o mesmo comando.") from None
+    except (StorageInternalError, SQLAlchemyError) as error:
+        failure = unusable(study.address, error)
+        workers.interrupt()
+        run.end("FAILED", "failed", str(failure))
+        raise failure from None
+    except BaseException as error:
+        workers.interrupt()
+        if not study.running():
+            run.end("FAILED", "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        raise
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM (``mlflow run`` sends it on Ctrl+C) ends the search as Ctrl+C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread, where signals never arrive
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _share_cores(workers: int) -> None:
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), threads_per_worker(workers)))
+    say(f"{workers} trabalhadores neste computador, {torch.get_num_threads()} threads em cada um")
+
+
+def _close_run_of(trial: FrozenTrial) -> None:
+    run_id = facts_of(trial)["run"]
+    if run_id is not None:
+        close_dead_run(run_id)
+    say(f"💀 O processo da tentativa {trial.number} morreu; ela será refeita")

@@ -1,0 +1,35 @@
+"""The Trainer callback that shows each epoch to the study, which may cut the trial there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+
+class Pruning(TrainerCallback):
+    """Reports the metric per epoch; ``pruned`` tells whether the trial was cut.
+
+    A cut trial stops as at its last epoch, so that curves and bars end in order.
+    """
+
+    def __init__(self, trial: Trial, metric: str) -> None:
+        self.trial, self.metric = trial, metric
+        self.pruned = False
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float],
+        **kwargs: object,
+    ) -> None:
+        epoch = round(state.epoch or 0)
+        self.trial.report(metrics[f"eval_{self.metric}"], epoch)
+        if epoch < args.num_train_epochs and self.trial.should_prune():
+            self.pruned = control.should_training_stop = True
