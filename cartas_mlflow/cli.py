@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # bitsandbytes reports a kernel that it does without as soon as PEFT imports it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        # Being told to stop is like Ctrl+C: what is open gets closed, the run's status tells the truth.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
