@@ -36,6 +36,8 @@ def generate_texts(
     """
     import torch
 
+    if not prompts:
+        return []
     encoded = tokenizer(list(prompts), truncation=True, max_length=max_length)["input_ids"]
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]), reverse=True)
     config = decoding_config(model, settings)

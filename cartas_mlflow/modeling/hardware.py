@@ -52,7 +52,8 @@ def inspect_hardware(requested: str = "auto") -> Hardware:
     available = torch.cuda.is_available()
     if requested == "cuda" and not available:
         raise SettingError(
-            "training.device=cuda, mas este computador não tem GPU CUDA utilizável pelo PyTorch; use training.device=auto."
+            "training.device=cuda, mas este computador não tem GPU CUDA utilizável pelo PyTorch; use "
+            "training.device=auto."
         )
     memory = psutil.virtual_memory()
     common: dict[str, Any] = {

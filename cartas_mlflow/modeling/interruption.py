@@ -38,18 +38,26 @@ class Interruption(TrainerCallback):
         if not self.requested:
             self.requested = True
             reason = "Ctrl+C" if number == signal.SIGINT else "SIGTERM"
-            say(f"\n⚠️ Treinamento interrompido pelo usuário ({reason})")
-            say("💾 Salvando checkpoint de emergência...")
+            announcement = (
+                f"\n⚠️ Treinamento interrompido pelo usuário ({reason})\n💾 Salvando checkpoint de emergência..."
+            )
+            # Not from here: the signal may have come in the midst of a write to the same stream.
+            threading.Thread(target=say, args=(announcement,)).start()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        if self.requested:
+        if self.requested and not _ends_epoch(state):
             control.should_save = control.should_training_stop = True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        if self.requested:
+        if self.requested and not _ends_epoch(state):
             # The stop also ends the epoch: without this a half epoch would be evaluated, saved again and counted.
             control.should_evaluate = control.should_save = False
+
+
+def _ends_epoch(state: TrainerState) -> bool:
+    """After the last step of an epoch, which is then evaluated first: a resumption starts with the next one."""
+    return state.epoch is not None and state.epoch == int(state.epoch)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cartas_mlflow.modeling.hardware import Hardware
 
 MEMORY_SHARE = 0.5
-"""Share of the device's free memory that activations may take; the rest is for weights, generation and other programs."""
+"""Share of the device's free memory that activations may take; weights, generation and other programs have the rest."""
 
 
 @dataclass(frozen=True)

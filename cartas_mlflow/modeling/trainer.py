@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +23,18 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from cartas_mlflow.errors import TrainingError
+from cartas_mlflow.modeling.dropout import cheapen_dropout
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.settings import ExperimentConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 IGNORED_LABEL = -100
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
@@ -60,8 +63,9 @@ class ReadingTrainer(Seq2SeqTrainer):
     - The loss is the mean over the target tokens of the whole optimizer step, however the step is cut in micro-batches.
       (The library divides T5's loss by nothing under accumulation, and multiplies loss and gradients by the number of
       micro-batches.)
-    - An evaluation generates with the project's own routine, texts in the order of the records, and takes the loss as the
-      mean over all target tokens, independent of the evaluation batch. Length grouping cannot reorder it.
+    - An evaluation generates with the project's own routine, texts in the order of the records, and takes the loss as
+      the mean over all target tokens, independent of the evaluation batch. Length grouping cannot reorder it.
+    - A training that goes on from a checkpoint, in mid-epoch too, ends with the weights of one that never stopped.
 
     Args:
         score: generated texts, in order -> metrics; an error in it is an error of the run.
@@ -87,16 +91,28 @@ class ReadingTrainer(Seq2SeqTrainer):
         )
         self.config, self.validation, self.score = config, validation, score
         self.last_evaluation: Evaluation | None = None
-        self.epoch_loss = TokenMean()
+        self.add_callback(EpochLoss())
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
+        cheapen_dropout(model)
+
+    @property
+    def epoch_loss(self) -> EpochLoss:
+        """The training loss since the last evaluation. (Looked up: a resumption puts another object in its place.)"""
+        return next(callback for callback in self.callback_handler.callbacks if isinstance(callback, EpochLoss))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedOrder(list(self.train_dataset["length"]), step, self.args.seed)
 
     def _step_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         total, tokens = summed_loss(outputs.logits, labels)
         if not torch.isfinite(total):
             raise TrainingError(
-                f"A perda deixou de ser um número no passo {self.state.global_step + 1}; use training.precision=float32 "
-                "ou uma training.learning_rate menor."
+                f"A perda deixou de ser um número no passo {self.state.global_step + 1}; use "
+                "training.precision=float32 ou uma training.learning_rate menor."
             )
         self.epoch_loss.add(total.item(), int(tokens))
         return total / (num_items_in_batch if num_items_in_batch is not None else tokens)
@@ -104,7 +120,7 @@ class ReadingTrainer(Seq2SeqTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> dict[str, float]:
-        """Evaluate on the validation set, log, and tell the callbacks. ``epoch_train_loss`` is the mean since the last."""
+        """Evaluate on the validation set, log, tell the callbacks. ``epoch_train_loss``: mean since the last time."""
         evaluation = evaluate_model(self.model, self.processing_class, self.validation, self.config, self.score)
         self.last_evaluation = evaluation
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in evaluation.metrics.items()}
@@ -130,6 +146,33 @@ class TokenMean:
         return mean
 
 
+class EpochLoss(TokenMean, TrainerCallback, ExportableState):
+    """A mean that checkpoints keep, so that an epoch that was interrupted counts whole."""
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {}, "attributes": {"total": self.total, "tokens": self.tokens}}
+
+
+class LengthGroupedOrder(LengthGroupedSampler):
+    """Batches of similar length, in an order that hangs on the seed and the epoch alone.
+
+    The library's own order hangs on the state of the global generator, which is another one when a training goes on in
+    mid-epoch: it would meet some readings of that epoch twice and others never.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        super().__init__(batch_size, lengths=list(lengths), generator=torch.Generator())
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
 def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy summed over the target tokens (nats), and their number; labels of -100 do not count."""
     total = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum")
@@ -137,7 +180,7 @@ def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tenso
 
 
 def evaluate_model(
-    model: PeftModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     validation: ValidationSet,
     config: ExperimentConfig,
@@ -160,23 +203,33 @@ def evaluate_model(
     return Evaluation({"loss": loss, **score(texts)}, tuple(texts), time.perf_counter() - started)
 
 
-def reading_collator(tokenizer: PreTrainedTokenizerBase, model: PeftModel) -> DataCollatorForSeq2Seq:
+def reading_collator(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | PeftModel) -> DataCollatorForSeq2Seq:
     """Pads prompts and targets to the longest of the batch, each for itself."""
     return DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED_LABEL)
 
 
-def validation_loss(model: PeftModel, tokenizer: PreTrainedTokenizerBase, encoded: Dataset, batch_size: int) -> float:
-    """Mean cross-entropy over all target tokens (nats per token), the same whatever the batch size."""
+def validation_loss(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, encoded: Dataset, batch_size: int
+) -> float:
+    """Mean cross-entropy over all target tokens (nats per token), the same whatever the batch size.
+
+    Always in float32, on the model inside the PEFT wrapper: once it has trained, the wrapper's ``forward`` computes in
+    the training's precision, and the same adapter would have two losses.
+    """
+    from peft import PeftModel
+
     collator = reading_collator(tokenizer, model)
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
     mean, was_training = TokenMean(), model.training
-    order = sorted(range(len(encoded)), key=lambda index: encoded[index]["length"])
+    lengths = list(encoded["length"])
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
     model.eval()
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
             rows = [encoded[index] for index in order[start : start + batch_size]]
             batch = collator([{key: row[key] for key in MODEL_INPUTS} for row in rows]).to(model.device)
             labels = batch.pop("labels")
-            total, tokens = summed_loss(model(**batch).logits, labels)
+            total, tokens = summed_loss(inner(**batch).logits, labels)
             mean.add(total.item(), int(tokens))
     model.train(was_training)
     return mean.take()
@@ -229,7 +282,7 @@ def training_arguments(
     return arguments
 
 
-def early_stopping(config: ExperimentConfig) -> list[TrainerCallback]:
+def early_stopping(config: ExperimentConfig) -> list[EarlyStoppingCallback]:
     """Patience and threshold as a callback; none with patience 0."""
     settings = config.early_stopping
     if settings.patience == 0:
