@@ -17,6 +17,8 @@ import pytest
 
 from cartas_mlflow.config import PROJECT_ROOT
 
+pytest_plugins = ["trainings"]
+
 BUNDLED = PROJECT_ROOT / "data" / "cartas.csv"
 
 

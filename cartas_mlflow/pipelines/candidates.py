@@ -84,10 +84,10 @@ def connect() -> MlflowClient:
 
 def chosen_experiment(client: MlflowClient, settings: TrackingSettings) -> str:
     """The experiment that the user named; or the one that ``mlflow run`` is in; or the settings' default."""
-    inherited = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if inherited is None or "experiment" in settings.model_fields_set:
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id is None or "experiment" in settings.model_fields_set:
         return settings.experiment
-    return client.get_experiment(inherited).name
+    return client.get_experiment(client.get_run(run_id).info.experiment_id).name
 
 
 def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:

@@ -75,7 +75,7 @@ def promote_model(
         say(decision.remark)
     if decision.promoted:
         say(f"Para servir: mlflow models serve -m models:/{settings.name}@{CHAMPION} --env-manager local")
-    return RegisteredModel(settings.name, version.version, decision)
+    return RegisteredModel(settings.name, str(version.version), decision)
 
 
 def give_back(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None) -> tuple[str, str]:

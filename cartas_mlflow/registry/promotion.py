@@ -71,6 +71,11 @@ def register(client: MlflowClient, model_id: str, name: str) -> ModelVersion:
     return version
 
 
+def version_number(version: ModelVersion | None) -> str | None:
+    """Its number as text: the SQL store gives an int, the server a text."""
+    return None if version is None else str(version.version)
+
+
 def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
     """The version that holds the alias; None if none does, or the model is not registered."""
     from mlflow.exceptions import MlflowException
@@ -105,16 +110,17 @@ def promote(
     """
     for _ in range(ATTEMPTS):
         champion = champion_of(client, settings.name)
-        if _number(champion) == challenger.version:
+        if version_number(champion) == version_number(challenger):
             return Decision(True, "Esta versão já é a campeã.")
         decision = _decide(challenger, champion, settings, contest, force)
         with _alone(client, settings.name):
-            if _number(champion_of(client, settings.name)) != _number(champion):
+            if version_number(champion_of(client, settings.name)) != version_number(champion):
                 continue
             if decision.promoted:
                 client.set_registered_model_alias(settings.name, CHAMPION, challenger.version)
                 if champion is not None:
-                    client.set_model_version_tag(settings.name, challenger.version, PREVIOUS_TAG, champion.version)
+                    previous = version_number(champion)
+                    client.set_model_version_tag(settings.name, challenger.version, PREVIOUS_TAG, previous)
         _write_down(client, challenger, champion, settings, decision)
         return decision
     raise RegistryError(f"O campeão de {settings.name} mudou {ATTEMPTS} vezes durante a comparação; tente de novo.")
@@ -135,7 +141,7 @@ def roll_back(client: MlflowClient, name: str) -> tuple[str, str]:
             raise RegistryError(
                 f"A versão {champion.version} de {name} não sucedeu a nenhuma; não há a quem devolver o posto."
             )
-        if not any(version.version == previous for version in _versions(client, name)):
+        if not any(version_number(version) == previous for version in _versions(client, name)):
             raise RegistryError(
                 f"A versão {previous} de {name}, campeã antes da {champion.version}, foi apagada; promova outra: "
                 "mlflow run . -e promote -P run_id=… -P force=true."
@@ -143,7 +149,7 @@ def roll_back(client: MlflowClient, name: str) -> tuple[str, str]:
         client.set_registered_model_alias(name, CHAMPION, previous)
         client.delete_model_version_tag(name, champion.version, PREVIOUS_TAG)
         client.set_model_version_tag(name, champion.version, "decision", "rolled_back")
-    return champion.version, previous
+    return str(champion.version), previous
 
 
 @contextmanager
@@ -232,7 +238,7 @@ def _write_down(
     tags = {"decision": "promoted" if decision.promoted else "rejected", "decision.reason": decision.reason}
     lines = [f"**{'Campeã' if decision.promoted else 'Não promovida'}.** {decision.reason}"]
     if champion is not None:
-        tags["decision.champion"] = champion.version
+        tags["decision.champion"] = str(champion.version)
     if decision.comparison is not None:
         interval = decision.comparison.difference
         tags |= {
@@ -261,7 +267,3 @@ def _write_down(
 
 def _versions(client: MlflowClient, name: str) -> Sequence[ModelVersion]:
     return client.search_model_versions(f"name = '{name}'")
-
-
-def _number(version: ModelVersion | None) -> str | None:
-    return None if version is None else version.version

@@ -90,12 +90,7 @@ def read_rows(
             name: _read_cell(cells.get(name), name, number, longest, required=name in used) for name in RECORD_FIELDS
         }
         if cards is not None and "carta" in used and row["carta"] not in cards:
-            near = nearest_cards(row["carta"], cards)
-            raise RequestError(
-                f"este modelo não conhece a carta {_shown(row['carta'])}; "
-                + (f"as mais próximas são {', '.join(near)}." if near else f"ele conhece {', '.join(cards[:5])}, …"),
-                number,
-            )
+            raise RequestError(_unknown_card(row["carta"], cards), number)
         rows.append(row)
     return rows
 
@@ -146,6 +141,13 @@ def nearest_cards(card: str, cards: Sequence[str]) -> list[str]:
     """Up to three of the known cards, the most similar first; upper and lower case do not count."""
     known = {name.casefold(): name for name in cards}
     return [known[name] for name in difflib.get_close_matches(card.casefold(), known, n=3, cutoff=0.5)]
+
+
+def _unknown_card(card: str, cards: Sequence[str]) -> str:
+    near = nearest_cards(card, cards)
+    hint = f"as mais próximas são {', '.join(near)}." if near else f"ele conhece {', '.join(cards[:5])}"
+    more = "" if near else ", …" if len(cards) > 5 else "."
+    return f"este modelo não conhece a carta {_shown(card)}; {hint}{more}"
 
 
 def _read_cell(value: Any, name: str, number: int, longest: int | None, *, required: bool) -> str:

@@ -136,7 +136,7 @@ def _read_split(table: Any) -> list[Row]:
         raise RequestError("dataframe_split: columns deve ter nomes de colunas, cada um uma só vez.")
     for number, row in enumerate(data, start=1):
         if len(row) != len(names):
-            raise RequestError(f"há {len(row)} valores para {len(names)} colunas.", number)
+            raise RequestError(f"os valores são {len(row)} e as colunas, {len(names)}; complete a linha.", number)
     return [dict(zip(names, row, strict=True)) for row in data]
 
 
@@ -169,7 +169,7 @@ def _read_csv(text: str) -> list[Row]:
         raise RequestError("O csv do pedido tem duas colunas com o mesmo nome.")
     for number, cells in enumerate(rows, start=1):
         if len(cells) != len(names):
-            raise RequestError(f"há {len(cells)} valores para {len(names)} colunas.", number)
+            raise RequestError(f"os valores são {len(cells)} e as colunas, {len(names)}; complete a linha.", number)
     return [dict(zip(names, cells, strict=True)) for cells in rows]
 
 
