@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import signal
@@ -26,6 +25,7 @@ from cartas_mlflow.pipelines.trial import Bench, try_settings
 from cartas_mlflow.search.space import SEARCH_CONFIG, Space, is_searchable, load_search
 from cartas_mlflow.search.storage import find_storage, unusable
 from cartas_mlflow.search.study import SharedStudy, facts_of
+from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.run import RunInterrupted
 from cartas_mlflow.tracking.search_run import SearchRun, close_dead_run, open_search_run, take_over_run
 from cartas_mlflow.tracking.store import store_folder
@@ -69,32 +69,31 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
         say("3. Carregando modelo base...")
         base = preparation.load_model(settled)
         bench = Bench(settled, data, base)
-        gc.collect()
-        gc.freeze()  # what is loaded stays: looking through it after each trial would take most of a second
 
         say("4. Abrindo o estudo...")
-        study, run = _join(bench, space, config_path, overrides)
+        with _open_study(config) as study:
+            run = _join(study, bench, space, config_path, overrides)
 
-        say("5. Buscando...")
-        workers = LocalWorkers(folder)
-        with _ending_told(study, run, workers):
-            if config.search.workers > 1:
-                _share_cores(config.search.workers)
-                workers.start(config.search.workers - 1, config_path, overrides)
-            complete = _work(study, run, space, bench, folder)
-            workers.wait()
+            say("5. Buscando...")
+            workers = LocalWorkers(folder)
+            with _ending_told(study, run, workers):
+                if config.search.workers > 1:
+                    _share_cores(config.search.workers)
+                    workers.start(config.search.workers - 1, config_path, overrides)
+                complete = _work(study, run, space, bench, folder)
+                workers.wait()
 
-        if not complete and study.running():
-            say("⏳ Tempo esgotado neste processo; outros seguem no estudo.")
-        else:
-            say("6. Reunindo os resultados...")
-            search_record.close_study(study, run, space, bench, folder)
-            if config.registry.register_model:
-                say("7. Registrando o melhor adaptador e comparando com o campeão...")
-                promote_model(candidates.connect(), run.id, config.registry)
-        say(f"🔎 Estudo {study.name}, execução {run.id}; veja em: {run.page}")
-    best = study.best()
-    return SearchResult(run.id, study.name, len(study.trials()), best.value if best else None)
+            if not complete and study.running():
+                say("⏳ Tempo esgotado neste processo; outros seguem no estudo.")
+            else:
+                say("6. Reunindo os resultados...")
+                search_record.close_study(study, run, space, bench, folder)
+                if config.registry.register_model:
+                    say("7. Registrando o melhor adaptador e comparando com o campeão...")
+                    promote_model(candidates.connect(), run.id, config.registry)
+            say(f"🔎 Estudo {study.name}, execução {run.id}; veja em: {run.page}")
+            best = study.best()
+            return SearchResult(run.id, study.name, len(study.trials()), best.value if best else None)
 
 
 def _on_the_metric(settled: SettledBase, given: Mapping[str, Any]) -> SettledBase:
@@ -105,14 +104,15 @@ def _on_the_metric(settled: SettledBase, given: Mapping[str, Any]) -> SettledBas
     return SettledBase(vary(settled.config, chosen, "search.metric"), settled.location, settled.requested)
 
 
-def _join(bench: Bench, space: Space, config_path: str, overrides: Mapping[str, Any]) -> tuple[SharedStudy, SearchRun]:
-    settled, config = bench.settled, bench.settled.config
+def _open_study(config: ExperimentConfig) -> SharedStudy:
+    name = config.search.study or config.tracking.experiment
+    return SharedStudy(find_storage(store_folder()), name, config.search, _close_run_of)
+
+
+def _join(study: SharedStudy, bench: Bench, space: Space, config_path: str, overrides: Mapping[str, Any]) -> SearchRun:
+    settled, config, name = bench.settled, bench.settled.config, study.name
     inherited, client = take_over_run(), candidates.connect()
-    experiment = config.tracking.experiment
-    name = config.search.study or experiment
-    address = find_storage(store_folder())
     source = config.model.fallback if settled.requested else config_path
-    study = SharedStudy(address, name, config.search, _close_run_of)
     run_id = study.join(
         _terms(bench, space),
         space,
@@ -125,8 +125,8 @@ def _join(bench: Bench, space: Space, config_path: str, overrides: Mapping[str, 
         run.adopt(inherited, name)
     search_record.log_search(run, study, space, bench)
     done = len(study.trials())
-    say(f"Estudo {name} ({address}), trabalhador {study.worker}: {done} de {config.search.trials} tentativas feitas")
-    return study, run
+    say(f"Estudo {name} ({study.address}), trabalhador {study.worker}: {done} de {config.search.trials} tentativas")
+    return run
 
 
 def _work(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> bool:

@@ -130,18 +130,18 @@ def one_at_a_time(address: StorageAddress, name: str) -> Iterator[None]:
     Args:
         name: what is guarded; other names do not wait for it.
     """
+    key = int.from_bytes(hashlib.sha256(f"cartas-mlflow {name}".encode()).digest()[:7])
     if address.file is not None:
         from filelock import FileLock
 
         address.file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(address.file.with_name(f"{address.file.name}.lock")):
+        with FileLock(address.file.with_name(f"{address.file.name}.{key:x}.lock")):
             yield
         return
     import sqlalchemy
 
     # A connection of its own, really closed at the end: that gives the lock back, as a process's death does.
     engine = sqlalchemy.create_engine(address.url, poolclass=sqlalchemy.NullPool, connect_args=_connect_args(address))
-    key = int.from_bytes(hashlib.sha256(f"cartas-mlflow {name}".encode()).digest()[:7])
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sqlalchemy.text(_LOCK[address.url.get_backend_name()].format(key=key)))
         yield

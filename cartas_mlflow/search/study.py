@@ -8,12 +8,13 @@ line again with the same values; it and its retries count as one.
 
 from __future__ import annotations
 
+import gc
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from cartas_mlflow.errors import SearchError, UserError
 from cartas_mlflow.search.space import Known, Space
@@ -58,7 +59,7 @@ class Claimed:
 
 
 class SharedStudy:
-    """One study as one process sees it.
+    """One study as one process sees it; used ``with``, its connections are closed at the end.
 
     Args:
         name: processes that use the same name in the same storage share the study.
@@ -79,6 +80,14 @@ class SharedStudy:
         self.storage.heartbeat_stale_trial_callback = self._revive
         self.study: Study | None = None
         self.worker = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the connections."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
 
     def alone(self) -> AbstractContextManager[None]:
         """No other process claims a trial of this study meanwhile."""
@@ -150,6 +159,9 @@ class SharedStudy:
         Returns:
             Whether the study is complete.
         """
+        # What is loaded stays: the collector, which runs after each trial, would look through it for most of a second.
+        gc.collect()
+        gc.freeze()
         waited = False
         while before():
             with ExitStack() as turn:
@@ -247,8 +259,8 @@ class SharedStudy:
         study = self._open_study()
         try:
             study.optimize(run, n_trials=1, catch=(UserError,), gc_after_trial=True)
-        except ValueError:
-            # Optuna refuses the end of a trial that another process has taken for dead (a laptop that slept).
+        except (ValueError, AssertionError):
+            # Optuna's refusals of an end of a trial that another process has taken for dead (a laptop that slept).
             if not begun or not self._was_replaced(begun[0].number):
                 raise
         except BaseException:
