@@ -244,7 +244,8 @@ def _dimension(name: str, entry: Mapping[str, Any], config: ExperimentConfig) ->
     if step is not None and (log or step <= 0 or step > high - low):
         why = "não combina com log: true" if log else f"deve ser maior que 0 e no máximo {high - low:g}"
         raise SettingError(f"{name} (espaço da busca): step={step:g} {why}.")
-    for value in (low, high):
+    between = [] if kind == "int" else [low + (step or 0.618 * (high - low))]  # a whole setting takes no such value
+    for value in (low, high, *between):
         vary(config, {name: value}, "espaço da busca")
     return Dimension(name, kind, low, high, log, step, when=when)
 

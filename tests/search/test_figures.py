@@ -1,0 +1,123 @@
+"""The pictures of a study: drawn from what there is, and an interactive page that needs no network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from cartas_mlflow.search.figures import StudyView, draw_study, importances, interactive_page
+
+RATE = FloatDistribution(1e-5, 1e-2, log=True)
+KIND = CategoricalDistribution(["cosine", "constant"])
+
+
+def trial(
+    value: float | None, rate: float, kind: str = "cosine", state: TrialState = TrialState.COMPLETE
+) -> FrozenTrial:
+    return create_trial(
+        state=state,
+        value=value,
+        params={"training.learning_rate": rate, "training.scheduler": kind},
+        distributions={"training.learning_rate": RATE, "training.scheduler": KIND},
+        intermediate_values={1: value} if value is not None else {},
+    )
+
+
+def view(*trials: FrozenTrial, maximize: bool = True) -> StudyView:
+    for number, one in enumerate(trials):
+        one.number = number
+    return StudyView("<b>busca</b>", "chrF", maximize, trials)
+
+
+@pytest.fixture
+def searched() -> StudyView:
+    return view(
+        trial(0.10, 2e-5),
+        trial(0.12, 5e-5, "constant"),
+        trial(0.05, 1e-4, state=TrialState.PRUNED),
+        trial(0.21, 1e-3),
+        trial(None, 9e-3, state=TrialState.FAIL),
+        trial(0.25, 2e-3, "constant"),
+        trial(0.24, 1.5e-3),
+    )
+
+
+def test_there_is_a_picture_of_each_kind(searched: StudyView, tmp_path: Path) -> None:
+    figures = draw_study(searched, importances(searched, seed=1))
+    assert sorted(figures) == ["history", "importances", "parallel_coordinates", "slices"]
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_shares_of_the_settings_add_up_and_the_one_that_decides_leads(searched: StudyView) -> None:
+    shares = importances(searched, seed=1)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert next(iter(shares)) == "training.learning_rate"
+
+
+def test_the_same_seed_gives_the_same_shares(searched: StudyView) -> None:
+    assert importances(searched, seed=3) == importances(searched, seed=3)
+
+
+def test_the_best_so_far_follows_the_direction(searched: StudyView) -> None:
+    assert searched.running_best() == [(0, 0.10), (1, 0.12), (3, 0.21), (5, 0.25), (6, 0.25)]
+    assert searched.best.number == 5
+    losses = view(trial(3.0, 1e-4), trial(2.0, 1e-3), trial(2.5, 2e-3), maximize=False)
+    assert losses.running_best() == [(0, 3.0), (1, 2.0), (2, 2.0)]
+    assert losses.best.number == 1
+
+
+@pytest.mark.parametrize(
+    ("trials", "drawn"),
+    [
+        ([], []),
+        ([trial(None, 1e-4, state=TrialState.FAIL)], []),
+        ([trial(0.1, 1e-4, state=TrialState.PRUNED)], []),
+        ([trial(0.1, 1e-4)], ["history"]),
+        ([trial(0.1, 1e-4), trial(0.1, 1e-4)], ["history"]),
+        ([trial(0.1, 1e-4), trial(0.2, 1e-3)], ["history", "parallel_coordinates", "slices"]),
+    ],
+)
+def test_a_small_study_has_the_pictures_that_it_has_something_for(trials: list[FrozenTrial], drawn: list[str]) -> None:
+    small = view(*trials)
+    assert sorted(draw_study(small, importances(small, seed=1))) == drawn
+
+
+def test_a_setting_that_some_trials_did_not_have_is_drawn_where_it_was_had(tmp_path: Path) -> None:
+    partial = create_trial(
+        value=0.3, params={"training.scheduler": "cosine"}, distributions={"training.scheduler": KIND}
+    )
+    figures = draw_study(view(trial(0.1, 1e-4, "constant"), partial, trial(0.2, 1e-3)), {})
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / f"{name}.png")
+    assert sorted(figures) == ["history", "parallel_coordinates", "slices"]
+
+
+def test_the_page_holds_every_picture_and_fetches_nothing(searched: StudyView) -> None:
+    page = interactive_page(searched, importances(searched, seed=1), seed=1)
+    assert page is not None
+    assert re.findall("<h2>(.*?)</h2>", page) == [
+        "Evolução",
+        "Curvas das tentativas, época a época",
+        "Importância",
+        "Coordenadas paralelas",
+        "Fatias",
+    ]
+    assert page.count("Plotly.newPlot(") >= 5
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", page)
+    assert "<b>busca</b>" not in page
+
+
+def test_a_study_without_complete_trials_has_no_page() -> None:
+    assert interactive_page(view(trial(0.1, 1e-4, state=TrialState.PRUNED)), {}, seed=1) is None
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
