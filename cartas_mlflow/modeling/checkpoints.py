@@ -16,13 +16,12 @@ def checkpoint_step(folder: Path) -> int | None:
 
     The library writes ``trainer_state.json`` last, so one that parses and tells the folder's own step closes it.
     """
-    if not all((folder / part).exists() for part in PARTS):
+    if not all((folder / part).is_file() and (folder / part).stat().st_size for part in PARTS):
         return None
     try:
-        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+        step = json.loads((folder / "trainer_state.json").read_bytes())["global_step"]
+    except (ValueError, KeyError, TypeError):
         return None
-    step = state.get("global_step")
     return step if folder.name == f"checkpoint-{step}" else None
 
 
@@ -45,7 +44,9 @@ def find_checkpoint(path: str) -> Path:
         )
     if folder.name.startswith("checkpoint-"):
         if checkpoint_step(folder) is None:
-            raise TrainingError(f"O checkpoint {path} está incompleto; use outro de {folder.parent}.")
+            others = complete_checkpoints(folder.parent)
+            mend = f"use o mais novo completo, {others[-1]}" if others else "comece um treinamento novo"
+            raise TrainingError(f"O checkpoint {path} (training.resume) está incompleto; {mend}.")
         return folder.resolve()
     found = complete_checkpoints(folder) or complete_checkpoints(folder / "checkpoints")
     if not found:

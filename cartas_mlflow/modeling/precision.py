@@ -38,27 +38,30 @@ def choose_precision(requested: str, hardware: Hardware) -> Precision:
     return Precision("float32", "o hardware não tem bfloat16 nativo")
 
 
-def choose_micro_batch(
-    requested: str | int,
-    batch_size: int,
-    hardware: Hardware,
-    *,
-    layers: int,
-    width: int,
-    heads: int,
-    tokens: int,
-    dtype: str,
-) -> int:
+def choose_micro_batch(requested: str | int, batch_size: int, hardware: Hardware, example_bytes: float) -> int:
     """Examples per forward pass: the largest divisor of ``batch_size`` whose activations fit in the free memory.
 
-    Activations per example and layer: s·h·(34 + 5·a·s/h) bytes in a 16-bit format, twice that in float32 (Korthikanti
-    et al., 2022, "Reducing Activation Recomputation in Large Transformer Models", eq. 1), with s = ``tokens`` of the
-    longest text, h = ``width``, a = ``heads``; ``layers`` counts encoder and decoder layers together.
+    Args:
+        requested: ``auto``, or the number that the user wants.
+        example_bytes: what one example takes, see :func:`activation_bytes`.
     """
     if isinstance(requested, int):
         return requested
-    per_layer = tokens * width * (34 + 5 * heads * tokens / width)
-    per_example = layers * per_layer * (1 if dtype in {"bfloat16", "float16"} else 2)
-    affordable = hardware.free_memory * 2**30 * MEMORY_SHARE / per_example
+    affordable = hardware.free_memory * 2**30 * MEMORY_SHARE / example_bytes
     divisors = (size for size in range(batch_size, 0, -1) if batch_size % size == 0)
     return next((size for size in divisors if size <= affordable), 1)
+
+
+def activation_bytes(*, layers: int, width: int, heads: int, vocabulary: int, tokens: int) -> float:
+    """Memory that one example takes in a training step, in bytes.
+
+    Fitted to the peak memory of real steps of T5 with LoRA on all matrices (9.4 and 222.9 million parameters, 70 to 450
+    tokens, on a CPU): from 5 % below it to 50 % above. Fewer targets take up to a third less. bfloat16 autocast takes
+    nearly as much as float32, since it keeps most values in both formats.
+
+    Args:
+        layers: encoder and decoder layers together.
+        tokens: of the longest text.
+    """
+    per_token = 340 * width + 16 * heads * tokens
+    return layers * tokens * per_token + 16 * tokens * vocabulary

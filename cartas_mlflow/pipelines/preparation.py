@@ -23,7 +23,7 @@ from cartas_mlflow.modeling.base import (
 )
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
 from cartas_mlflow.modeling.lora import ParameterCount, attach_adapter, count_parameters
-from cartas_mlflow.modeling.precision import Precision, choose_micro_batch, choose_precision
+from cartas_mlflow.modeling.precision import Precision, activation_bytes, choose_micro_batch, choose_precision
 from cartas_mlflow.settings import ExperimentConfig
 
 if TYPE_CHECKING:
@@ -205,11 +205,13 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
         config.training.micro_batch_size,
         config.training.batch_size,
         base.hardware,
-        layers=shape.num_layers + shape.num_decoder_layers,
-        width=shape.d_model,
-        heads=shape.num_heads,
-        tokens=tokens,
-        dtype=base.precision.dtype,
+        activation_bytes(
+            layers=shape.num_layers + shape.num_decoder_layers,
+            width=shape.d_model,
+            heads=shape.num_heads,
+            vocabulary=shape.vocab_size,
+            tokens=tokens,
+        ),
     )
     pieces = config.training.batch_size // micro
     cut = _count(pieces, "acumulação", "acumulações")
