@@ -17,7 +17,7 @@ import pytest
 
 from cartas_mlflow.config import PROJECT_ROOT
 
-pytest_plugins = ["trainings"]
+pytest_plugins = ["databases", "trainings"]
 
 BUNDLED = PROJECT_ROOT / "data" / "cartas.csv"
 
