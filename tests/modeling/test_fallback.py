@@ -71,9 +71,9 @@ def test_a_model_name_that_the_user_asked_for_does_not_win_over_the_fallback_s(f
 
 def test_the_fallback_is_announced_in_a_box(fallback: str, tiny_base: Path, said: list[str]) -> None:
     settle(model__fallback=fallback)
-    box = said[-1]
-    assert box.startswith("┌") and box.endswith("┘")
-    assert len({len(line) for line in box.splitlines()}) == 1
+    box = said[said.index(next(line for line in said if line.startswith("┌"))) :]
+    assert box[-1].startswith("└")
+    assert len({len(line) for line in box}) == 1
     for words in (
         "AVISO: o modelo base pedido não está sendo usado.",
         f"Pedido:   {ASKED}",
@@ -82,7 +82,7 @@ def test_the_fallback_is_announced_in_a_box(fallback: str, tiny_base: Path, said
         f"Configuração: {fallback}",
         "-P model.fallback=none",
     ):
-        assert words in box
+        assert any(words in line for line in box), words
 
 
 def test_the_strict_form_is_an_error_that_names_the_base(said: list[str]) -> None:
