@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cartas_mlflow import __version__
@@ -75,18 +75,89 @@ def tune_command(config: str, overrides: Mapping[str, Any]) -> int:
     return EXIT_OK
 
 
+def promote_command(config: str, overrides: Mapping[str, Any]) -> int:
+    """Register a run's model and hold it against the champion, or roll the champion back."""
+    from cartas_mlflow.config import load_config
+
+    own, settings = _own_words("promote", overrides)
+    load_config(config, settings)  # as above
+    rollback, force = (_switch(name, own.get(name, "false")) for name in ("rollback", "force"))
+    if rollback and (force or "run_id" in own):
+        raise SettingError("rollback=true não combina com run_id nem com force; peça uma coisa de cada vez.")
+    from cartas_mlflow.pipelines.promote import give_back, promote_run
+
+    if rollback:
+        give_back(config, settings)
+    else:
+        promote_run(config, settings, run_id=own.get("run_id"), force=force)
+    return EXIT_OK
+
+
+def generate_command(config: str, overrides: Mapping[str, Any]) -> int:
+    """Write one reading, or a table of them."""
+    from cartas_mlflow.config import load_config
+
+    own, settings = _own_words("generate", overrides)
+    load_config(config, settings)  # as above
+    from cartas_mlflow.pipelines.generate import generate
+
+    files = {name: own.pop(name, None) for name in ("model", "table", "output")}
+    generate(config, settings, prompt=own, **files)
+    return EXIT_OK
+
+
+def evaluate_command(config: str, overrides: Mapping[str, Any]) -> int:
+    """Measure a model on a table."""
+    from cartas_mlflow.config import load_config
+
+    own, settings = _own_words("evaluate", overrides)
+    load_config(config, settings)  # as above
+    from cartas_mlflow.pipelines.evaluate import evaluate
+
+    evaluate(config, settings, model=own.get("model"))
+    return EXIT_OK
+
+
 @dataclass(frozen=True)
 class Command:
-    """``run``: configuration file, overrides -> exit code; ``config``: the file where the user names none."""
+    """``run``: configuration file, overrides -> exit code; ``config``: the file where the user names none; ``words``:
+    what can be said besides settings, with its meaning."""
 
     run: Callable[[str, Mapping[str, Any]], int]
     summary: str
     config: str = "configs/default.yaml"
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
+MODEL_WORD = "models:/nome@champion, models:/nome/versão, id de execução ou pasta adapter/ (padrão: o campeão)"
 COMMANDS = {
     "train": Command(train_command, "treina um adaptador LoRA com as leituras"),
     "tune": Command(tune_command, "busca hiperparâmetros, sozinho ou com outros processos", "configs/tune.yaml"),
+    "promote": Command(
+        promote_command,
+        "registra o melhor treinamento e o compara com o campeão",
+        words={
+            "run_id": "a execução a promover (padrão: a melhor do experimento)",
+            "force": "true promove mesmo sem vencer",
+            "rollback": "true devolve o posto ao campeão anterior",
+        },
+    ),
+    "generate": Command(
+        generate_command,
+        "gera uma leitura, ou uma tabela delas",
+        words={
+            "carta": "a carta de uma leitura só",
+            "evento": "a ocasião dessa leitura",
+            "secao": "a seção dessa leitura",
+            "tema": "o tema dessa leitura",
+            "table": "arquivo com os pedidos (csv, xlsx, jsonl ou parquet), em vez de uma carta",
+            "output": "arquivo a gravar, com a coluna texto (csv, xlsx, jsonl ou parquet)",
+            "model": MODEL_WORD,
+        },
+    ),
+    "evaluate": Command(
+        evaluate_command, "mede um modelo nas leituras de uma tabela (data.path)", words={"model": MODEL_WORD}
+    ),
 }
 
 
@@ -117,6 +188,23 @@ def read_overrides(words: Sequence[str]) -> dict[str, str]:
             )
         overrides[name] = value
     return overrides
+
+
+def _own_words(command: str, overrides: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
+    """The command's own words and the settings."""
+    known = COMMANDS[command].words
+    for name in overrides:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+        if name not in known and near:
+            raise SettingError(f"O comando {command} não conhece --{name}; você quis dizer --{near[0]}?")
+    own = {name: value for name, value in overrides.items() if name in known}
+    return own, {name: value for name, value in overrides.items() if name not in known}
+
+
+def _switch(name: str, value: str) -> bool:
+    if value.lower() not in {"true", "false"}:
+        raise SettingError(f"--{name} {value} não serve; deve ser true ou false.")
+    return value.lower() == "true"
 
 
 def _run(words: Sequence[str]) -> int:
@@ -165,13 +253,14 @@ def _command_help(name: str) -> str:
 
     summary = COMMANDS[name].summary
     settings = "\n".join(f"  --{setting:<34} {text}" for setting, text in describe_settings())
+    words = "".join(f"\n  --{word:<15} {meaning}" for word, meaning in COMMANDS[name].words.items())
     return f"""uso: {PROGRAM} {name} [--config ARQUIVO] [--seção.nome valor ...]
 
 {summary[0].upper()}{summary[1:]}.
 
 opções:
   -h, --help        mostra esta ajuda
-  --config ARQUIVO  arquivo YAML (padrão: {COMMANDS[name].config})
+  --config ARQUIVO  arquivo YAML (padrão: {COMMANDS[name].config}){words}
 
 configurações (--seção.nome valor; no mlflow run, -P seção.nome=valor; --epochs vale training.epochs):
 {settings}"""

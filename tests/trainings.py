@@ -36,12 +36,12 @@ RECIPE = {
 }
 """Half of the readings are for validation, so that there is enough to compare on."""
 VARIANTS = {
-    "ruined": {"training.learning_rate": "1"},
+    "terse": {"training.learning_rate": "1e-9", "generation.max_new_tokens": "1", "generation.min_new_tokens": "0"},
     "good": {"training.learning_rate": "1e-9"},
     "as_good": {"training.learning_rate": "1e-9", "training.seed": "43"},
     "other_split": {"training.learning_rate": "1e-9", "data.split_seed": "7"},
 }
-"""What a training does to a base that can write: all but nothing, or ruin."""
+"""All but nothing is learnt, so the texts are the base's; the terse one stops after a token."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +84,9 @@ def generate(
     else:
         write_table(order.table.assign(texto=texts), Path(output))
         say(f"✅ Leituras gravadas: {len(texts)}, em {output}")
+    if "MLFLOW_RUN_ID" in os.environ:
+        client = candidates.connect()
+        candidates.tell_project_run(client, f"leituras de {name}", f"{len(texts)} leituras de `{name}`.")
     return texts
 
 
@@ -114,7 +119,11 @@ def _encode(table: pd.DataFrame, path: Path) -> bytes:
         table.to_parquet(stream, index=False)
         return stream.getvalue()
     try:
-        table.to_excel(stream, index=False, engine="openpyxl")
+        with pd.ExcelWriter(stream, engine="openpyxl") as book:
+            table.to_excel(book, index=False)
+            for cell in itertools.chain.from_iterable(book.book.active.iter_rows()):
+                if cell.data_type == "f":  # a text that begins with "="
+                    cell.data_type = "s"
     except IllegalCharacterError:
         raise DataError(f"{path}: há um caractere de controle que xlsx não guarda; grave como csv.") from None
     return stream.getvalue()
@@ -135,7 +144,10 @@ def _read_order(config: ExperimentConfig, prompt: Mapping[str, str], table: str 
 
 
 def _read_prompts(table: str, sheet: str | None, columns: ColumnNames) -> Order:
-    content = read_table(find_project_file(table), sheet)
+    try:
+        content = read_table(find_project_file(table), sheet)
+    except DataError as error:
+        raise DataError(str(error).replace("data.path", "--table")) from None
     names = {field: getattr(columns, field) for field in RECORD_FIELDS}
     prompts = {
         field: [cells.get(column, "") for _, cells in content.rows]

@@ -49,7 +49,10 @@ def promote_run(
         run = candidates.best_run(client, experiment, config.registry.metric)
         say(f"Melhor treinamento do experimento {experiment}: {run.info.run_name} ({run.info.run_id})")
         run_id = run.info.run_id
-    return promote_model(client, run_id, config.registry, force=force)
+    registered = promote_model(client, run_id, config.registry, force=force)
+    name = f"promoção de {registered.name} {registered.version}"
+    candidates.tell_project_run(client, name, f"{registered.decision.reason} Treinamento: `{run_id}`.")
+    return registered
 
 
 def promote_model(
@@ -85,9 +88,11 @@ def give_back(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | 
         RegistryError: there is no champion, or none before it.
         TrackingError: the tracking server does not answer.
     """
-    name = load_config(config_path, overrides).registry.name
-    loser, winner = roll_back(candidates.connect(), name)
-    say(f"↩️ {name}: a versão {loser} deixou o posto e a versão {winner} voltou a ser a campeã.")
+    name, client = load_config(config_path, overrides).registry.name, candidates.connect()
+    loser, winner = roll_back(client, name)
+    outcome = f"{name}: a versão {loser} deixou o posto e a versão {winner} voltou a ser a campeã."
+    say(f"↩️ {outcome}")
+    candidates.tell_project_run(client, f"devolução do posto de {name}", outcome)
     return loser, winner
 
 

@@ -77,7 +77,7 @@ class TrackedRun:
         """Name the run, unless a person has named it."""
         import mlflow
 
-        if _is_generated(mlflow.get_run(self.id).info.run_name):
+        if is_generated_name(mlflow.get_run(self.id).info.run_name):
             self.set_tags({"mlflow.runName": name})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -295,7 +295,8 @@ def _let_go() -> None:
             MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(before)
 
 
-def _is_generated(name: str | None) -> bool:
+def is_generated_name(name: str | None) -> bool:
+    """Whether a run's name is one that MLflow makes up, ``kindly-fox-12``: nobody has named the run."""
     from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
     first, _, rest = (name or "").partition("-")
