@@ -101,6 +101,12 @@ class ReadingTrainer(Seq2SeqTrainer):
         """The training loss since the last evaluation. (Looked up: a resumption puts another object in its place.)"""
         return next(callback for callback in self.callback_handler.callbacks if isinstance(callback, EpochLoss))
 
+    @property
+    def ran_out_of_patience(self) -> bool:
+        """Early stopping has called the end. (Looked up: as above.)"""
+        stoppers = (c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback))
+        return any(stopper.early_stopping_patience_counter >= stopper.early_stopping_patience for stopper in stoppers)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
@@ -282,7 +288,7 @@ def training_arguments(
     return arguments
 
 
-def early_stopping(config: ExperimentConfig) -> list[EarlyStoppingCallback]:
+def early_stopping(config: ExperimentConfig) -> list[TrainerCallback]:
     """Patience and threshold as a callback; none with patience 0."""
     settings = config.early_stopping
     if settings.patience == 0:

@@ -114,7 +114,7 @@ def fit(
         progress.show_epoch(epoch, metrics, best=_is_better(metrics, trainer.state.best_metric, config))
         on_texts(epoch, trainer.last_evaluation.texts)
 
-    mlflow_logging, stoppers = MlflowLogging(run_id, on_epoch), early_stopping(config)
+    mlflow_logging = MlflowLogging(run_id, on_epoch)
     set_seed(config.training.seed)
     trainer = ReadingTrainer(
         model=setup.model,
@@ -135,7 +135,7 @@ def fit(
             EvaluateEvery(config.evaluation.every_epochs),
             mlflow_logging,
             progress,
-            *stoppers,
+            *early_stopping(config),
             interruption,
             *callbacks,
         ],
@@ -162,8 +162,7 @@ def fit(
         best_epoch=next((round(row["epoch"]) for row in history if row["step"] == state.best_global_step), 0),
         steps=state.global_step,
         history=history,
-        stopped_early=state.global_step < state.max_steps
-        and any(stopper.early_stopping_patience_counter >= config.early_stopping.patience for stopper in stoppers),
+        stopped_early=state.global_step < state.max_steps and trainer.ran_out_of_patience,
         interrupted=interruption.requested,
         checkpoint=checkpoints[-1] if checkpoints else None,
         figures={**figures, "train_runtime": time.perf_counter() - started},

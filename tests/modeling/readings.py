@@ -14,7 +14,13 @@ from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.data.encoding import encode_texts
 from cartas_mlflow.modeling.base import BaseLocation, Quantization, load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import attach_adapter
-from cartas_mlflow.modeling.trainer import EvaluateEvery, ReadingTrainer, ValidationSet, training_arguments
+from cartas_mlflow.modeling.trainer import (
+    EvaluateEvery,
+    ReadingTrainer,
+    ValidationSet,
+    early_stopping,
+    training_arguments,
+)
 from cartas_mlflow.settings import ExperimentConfig
 
 QUICK = {
@@ -45,6 +51,7 @@ def reading_trainer(
     precision: str = "float32",
     quantization: Quantization | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    stopping: bool = False,
     prepare: Callable[[PreTrainedModel], None] = lambda model: None,
 ) -> ReadingTrainer:
     """A trainer over a base, the last rows for validation; ``prepare`` may change the base before the adapter is on."""
@@ -79,7 +86,11 @@ def reading_trainer(
         validation=ValidationSet(prompts[cut:], encoded[1]),
         score=lambda texts: {"rougeL": 0.0},
         tokenizer=tokenizer,
-        callbacks=[EvaluateEvery(config.evaluation.every_epochs), *callbacks],
+        callbacks=[
+            EvaluateEvery(config.evaluation.every_epochs),
+            *(early_stopping(config) if stopping else ()),
+            *callbacks,
+        ],
     )
 
 

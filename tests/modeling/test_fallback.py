@@ -76,9 +76,9 @@ def test_the_fallback_is_announced_in_a_box(fallback: str, tiny_base: Path, said
     assert len({len(line) for line in box}) == 1
     for words in (
         "AVISO: o modelo base pedido não está sendo usado.",
-        f"Pedido:   {ASKED}",
-        "Motivo:   não há conexão com o hub (ConnectionError)",
-        f"Em uso:   pasta local {tiny_base}",
+        f"Pedido: {ASKED}",
+        "Motivo: não há conexão com o hub (ConnectionError)",
+        f"Em uso: pasta local {tiny_base}",
         f"Configuração: {fallback}",
         "-P model.fallback=none",
     ):

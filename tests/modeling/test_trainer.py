@@ -259,6 +259,27 @@ def test_the_best_epoch_s_adapter_comes_back_and_its_checkpoint_is_kept(make: Ma
     assert [path.name for path in complete_checkpoints(Path(trainer.args.output_dir))] == ["checkpoint-4"]
 
 
+@pytest.mark.parametrize(("patience", "epochs"), [(2, 3), (0, 6)])
+def test_early_stopping_is_told_from_reaching_the_end(make: MakeTrainer, patience: int, epochs: int) -> None:
+    recipe = {"training__epochs": 6, "early_stopping__patience": patience}
+    trainer = make(stopping=True, **recipe)
+    trainer.train()
+    assert len(series(trainer, "eval_loss")) == epochs
+    assert trainer.ran_out_of_patience is (patience > 0)
+
+
+def test_patience_goes_on_where_the_interrupted_training_was(make: MakeTrainer) -> None:
+    recipe = {"training__epochs": 6, "early_stopping__patience": 2}
+    interrupted = make(stopping=True, callbacks=[InterruptedIn(5)], **recipe)
+    interrupted.train()
+    assert not interrupted.ran_out_of_patience
+    checkpoint = complete_checkpoints(Path(interrupted.args.output_dir))[-1]
+    resumed = make(stopping=True, training__resume=str(checkpoint), **recipe)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert len(series(resumed, "eval_loss")) == 3
+    assert resumed.ran_out_of_patience
+
+
 def test_a_checkpoint_holds_nothing_of_the_base(make: MakeTrainer) -> None:
     from safetensors.torch import load_file
 
