@@ -52,10 +52,7 @@ class Bench:
     def set_up(self, config: ExperimentConfig) -> Iterator[Setup]:
         """A fresh adapter on the base; the base is bare again afterwards."""
         data = replace(self.data, template=prompt_template(config.data))
-        key = data.template, config.data.max_length
-        if key not in self.encoded:
-            self.encoded[key] = preparation.tokenize_data(config, self.base, data)
-        train, validation = self.encoded[key]
+        train, validation = self._tokenize(config, data)
         micro_batch = preparation.cut_batches(config, self.base, max(train.longest))
         model, count = preparation.attach_lora(config, self.base)
         try:
@@ -64,10 +61,23 @@ class Bench:
         finally:
             detach_adapter(model)
 
+    def _tokenize(self, config: ExperimentConfig, data: PreparedData) -> tuple[EncodedTexts, EncodedTexts]:
+        """Both sides; a limit that cuts no text gives the same as another that cuts none."""
+        limit = config.data.max_length
+        for (template, _), sides in self.encoded.items():
+            whole = all(side.truncated == 0 and max(side.longest) <= limit for side in sides)
+            if template == data.template and whole:
+                return sides
+        key = data.template, limit
+        if key not in self.encoded:
+            self.encoded[key] = preparation.tokenize_data(config, self.base, data)
+        return self.encoded[key]
+
     def measure_baselines(self, setup: Setup, score: fitting.Score) -> tuple[Baselines, Sequence[str]]:
         """What a trial has to beat, and the untuned base's texts; measured once per way of asking and answering."""
-        config = setup.config
-        key = json.dumps([setup.data.template, config.data.max_length, config.generation.model_dump()])
+        texts = setup.encoded.validation
+        limit = setup.config.data.max_length if texts.truncated else None
+        key = json.dumps([setup.data.template, limit, setup.config.generation.model_dump()])
         if key not in self.baselines:
             untuned = fitting.evaluate(setup, score, "Base sem ajuste")  # a fresh adapter changes nothing yet
             values = {"Base sem ajuste": untuned.metrics, "Consulta": fitting.score_lookup(setup.data, score)}

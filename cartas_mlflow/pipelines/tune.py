@@ -23,10 +23,10 @@ from cartas_mlflow.pipelines.promote import promote_model
 from cartas_mlflow.pipelines.session import new_folder
 from cartas_mlflow.pipelines.trial import Bench, try_settings
 from cartas_mlflow.search.space import SEARCH_CONFIG, Space, is_searchable, load_search
-from cartas_mlflow.search.storage import find_storage, unusable
+from cartas_mlflow.search.storage import find_storage
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.settings import ExperimentConfig
-from cartas_mlflow.tracking.run import RunInterrupted
+from cartas_mlflow.tracking.run import RunInterrupted, first_line
 from cartas_mlflow.tracking.search_run import SearchRun, close_dead_run, open_search_run, take_over_run
 from cartas_mlflow.tracking.store import store_folder
 
@@ -173,9 +173,6 @@ def _terms(bench: Bench, space: Space) -> dict[str, str]:
 @contextmanager
 def _ending_told(study: SharedStudy, run: SearchRun, workers: LocalWorkers) -> Iterator[None]:
     """However this process stops early: its workers stop too, and the study's run says how, if nobody else goes on."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
     except (KeyboardInterrupt, RunInterrupted):
@@ -185,15 +182,9 @@ def _ending_told(study: SharedStudy, run: SearchRun, workers: LocalWorkers) -> I
             run.end("KILLED", "interrupted")
         say("Para continuar: o mesmo comando.")
         raise RunInterrupted("A busca continua com o mesmo comando.") from None
-    except (StorageInternalError, SQLAlchemyError) as error:
-        failure = unusable(study.address, error)
-        workers.interrupt()
-        run.end("FAILED", "failed", str(failure))
-        raise failure from None
     except BaseException as error:
         workers.interrupt()
-        if not study.running():
-            run.end("FAILED", "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        run.end("FAILED", "failed", study.address.without_password(f"{type(error).__name__}: {first_line(error)}"))
         raise
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cartas_mlflow.errors import SearchError, UserError
 from cartas_mlflow.search.space import Known, Space
-from cartas_mlflow.search.storage import StorageAddress, one_at_a_time, open_storage
+from cartas_mlflow.search.storage import StorageAddress, one_at_a_time, open_storage, unusable
 from cartas_mlflow.settings import ExperimentConfig, SearchSettings
 
 if TYPE_CHECKING:
@@ -84,10 +84,15 @@ class SharedStudy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Close the connections."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Close the connections. What the database refused meanwhile becomes one sentence, without its password."""
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
         self.storage.remove_session()
         self.storage.engine.dispose()
+        if isinstance(error, (StorageInternalError, SQLAlchemyError)):
+            raise unusable(self.address, error) from None
 
     def alone(self) -> AbstractContextManager[None]:
         """No other process claims a trial of this study meanwhile."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import PASSWORD
 from study_worker import KNOWN, SPACE
 
 from cartas_mlflow.config import PROJECT_ROOT, vary
@@ -283,6 +284,27 @@ def test_time_that_is_up_stops_before_the_next_trial(tmp_path: Path, join: Join)
     colleague, answers = join(tmp_path, trials=5), iter([True, True, False])
     assert not colleague.work(before=lambda: next(answers))
     assert len(colleague.study.trials()) == 2
+
+
+def test_a_database_that_goes_away_is_one_sentence_without_its_password(
+    join: Join, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    monkeypatch.setenv(VARIABLE, postgres)
+    colleague = join(tmp_path)
+    server, _, name = postgres.rpartition("/")
+
+    def drop(claimed: Claimed) -> float:
+        with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        return 1.0
+
+    with pytest.raises(SearchError) as error, colleague.study:
+        colleague.work(drop)
+    assert f'database "{name}" does not exist' in str(error.value)
+    assert "a busca continua de onde estava" in str(error.value)
+    assert PASSWORD not in str(error.value)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes"])
