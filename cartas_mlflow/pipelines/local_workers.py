@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -33,7 +32,7 @@ class LocalWorkers:
         for number in range(2, count + 2):
             log = self.folder / f"trabalhador-{number}.log"
             with log.open("wb") as stream:
-                # A session of its own: the terminal's Ctrl+C reaches this process alone, which passes it on once.
+                # A session of its own: the terminal's Ctrl+C reaches this process alone, which passes it on.
                 self.processes[number] = subprocess.Popen(
                     [*command, "--search.workers=1"],
                     stdin=subprocess.DEVNULL,
@@ -45,10 +44,10 @@ class LocalWorkers:
             say(f"Trabalhador {number} iniciado (processo {self.processes[number].pid}); ele escreve em {log}")
 
     def interrupt(self) -> None:
-        """Pass a Ctrl+C on, and wait until each has noted its trial."""
+        """Pass an interruption on, and wait until each has noted its trial."""
         for process in self.processes.values():
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # not SIGINT: what was started in a shell's background ignores that
         for number, process in self.processes.items():
             try:
                 process.wait(PATIENCE)

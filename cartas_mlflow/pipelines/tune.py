@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import resolve_aliases, vary
 from cartas_mlflow.console import duration, keep_log, say
+from cartas_mlflow.errors import TrackingError
 from cartas_mlflow.pipelines import candidates, preparation, search_record
 from cartas_mlflow.pipelines.known_settings import known_settings
 from cartas_mlflow.pipelines.local_workers import LocalWorkers, threads_per_worker
@@ -182,6 +183,9 @@ def _ending_told(study: SharedStudy, run: SearchRun, workers: LocalWorkers) -> I
             run.end("KILLED", "interrupted")
         say("Para continuar: o mesmo comando.")
         raise RunInterrupted("A busca continua com o mesmo comando.") from None
+    except TrackingError:  # there is nowhere to say it
+        workers.interrupt()
+        raise
     except BaseException as error:
         workers.interrupt()
         run.end("FAILED", "failed", study.address.without_password(f"{type(error).__name__}: {first_line(error)}"))

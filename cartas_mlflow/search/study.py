@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from cartas_mlflow.errors import SearchError, UserError
+from cartas_mlflow.errors import BaseModelError, DataError, SearchError, SettingError, TrainingError
 from cartas_mlflow.search.space import Known, Space
 from cartas_mlflow.search.storage import StorageAddress, one_at_a_time, open_storage, unusable
 from cartas_mlflow.settings import ExperimentConfig, SearchSettings
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
+TRIAL_ERRORS = (SettingError, DataError, BaseModelError, TrainingError)
+"""What fails a trial; anything else, a tracking server that is gone for one, would fail all the others too."""
 MAX_RETRIES = 3
 """Times that a trial is done again; one that kills its process each time is then left failed."""
 POLL_SECONDS = 2.0
@@ -156,7 +158,7 @@ class SharedStudy:
         """Do trials until the study has as many as it is to have; then wait for the others' last ones.
 
         Args:
-            objective: does a trial, gives its value; a ``UserError`` is a failed trial with its reason.
+            objective: does a trial, gives its value; one of :data:`TRIAL_ERRORS` is a failed trial with its reason.
             before: asked before each trial whether to go on.
             after: told after each trial.
             on_wait: told how many trials of others are waited for, once.
@@ -257,13 +259,13 @@ class SharedStudy:
             turn.close()
             try:
                 return objective(Claimed(trial, trial.user_attrs.get(_LABEL), values))
-            except UserError as error:
+            except TRIAL_ERRORS as error:
                 trial.set_user_attr(_REASON, str(error))
                 raise
 
         study = self._open_study()
         try:
-            study.optimize(run, n_trials=1, catch=(UserError,), gc_after_trial=True)
+            study.optimize(run, n_trials=1, catch=TRIAL_ERRORS, gc_after_trial=True)
         except (ValueError, AssertionError):
             # Optuna's refusals of an end of a trial that another process has taken for dead (a laptop that slept).
             if not begun or not self._was_replaced(begun[0].number):

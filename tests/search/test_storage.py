@@ -36,7 +36,10 @@ def test_a_study_is_kept_in_a_sqlite_file_of_the_folder_by_default(
 ) -> None:
     address = find_storage(tmp_path)
     assert address.file == tmp_path / "optuna.db"
-    open_storage(address, heartbeat=10)
+    storage = open_storage(address, heartbeat=10)
+    with storage.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    storage.engine.dispose()
     assert (tmp_path / "optuna.db").exists()
 
 

@@ -16,7 +16,7 @@ from databases import PASSWORD
 from study_worker import KNOWN, SPACE
 
 from cartas_mlflow.config import PROJECT_ROOT, vary
-from cartas_mlflow.errors import SearchError, TrainingError
+from cartas_mlflow.errors import SearchError, TrackingError, TrainingError
 from cartas_mlflow.search.pruning import Pruning
 from cartas_mlflow.search.space import Known, Space, parse_space
 from cartas_mlflow.search.storage import VARIABLE, find_storage
@@ -219,6 +219,18 @@ def test_a_trial_that_fails_keeps_its_reason_and_counts(tmp_path: Path, join: Jo
     assert (first.state.name, facts_of(first)["reason"]) == ("FAIL", "A memória não bastou.")
     assert second.value == 0.5
     assert colleague.study.best().number == 1
+
+
+def test_a_tracking_server_that_is_gone_fails_no_trial(tmp_path: Path, join: Join) -> None:
+    colleague = join(tmp_path, trials=1)
+
+    def server_is_gone(claimed: Claimed) -> float:
+        raise TrackingError("O servidor MLflow parou de responder.")
+
+    with pytest.raises(TrackingError):
+        colleague.work(server_is_gone)
+    assert colleague.study.trials() == []
+    assert join(tmp_path, trials=1).work()
 
 
 def test_a_bug_ends_the_worker_and_its_trial_waits_for_another(tmp_path: Path, join: Join) -> None:
