@@ -50,13 +50,19 @@ def reading_trainer(
     dropout: bool = True,
     precision: str = "float32",
     quantization: Quantization | None = None,
+    loaded: PreTrainedModel | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     stopping: bool = False,
     prepare: Callable[[PreTrainedModel], None] = lambda model: None,
 ) -> ReadingTrainer:
-    """A trainer over a base, the last rows for validation; ``prepare`` may change the base before the adapter is on."""
+    """A trainer over a base, the last rows for validation.
+
+    Args:
+        loaded: the base in memory, where it is not to be loaded anew.
+        prepare: may change the base before the adapter is on.
+    """
     location = BaseLocation("base", base, "folder")
-    tokenizer, model = load_tokenizer(base), load_base(location, "cpu", quantization)
+    tokenizer, model = load_tokenizer(base), loaded or load_base(location, "cpu", quantization)
     prepare(model)
     model = attach_adapter(model, config.lora, config.training.seed)
     if not dropout:

@@ -18,7 +18,7 @@ from cartas_mlflow.modeling.base import BaseLocation, Quantization, load_base
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.interruption import Interruption
-from cartas_mlflow.modeling.lora import attach_adapter
+from cartas_mlflow.modeling.lora import attach_adapter, detach_adapter
 from cartas_mlflow.modeling.trainer import IGNORED_LABEL, LengthGroupedOrder, ReadingTrainer, validation_loss
 
 NF4 = Quantization("nf4", double=True, compute="bfloat16")
@@ -195,6 +195,23 @@ def test_the_same_seed_gives_the_same_weights_to_the_last_bit(make: MakeTrainer,
     assert series(one, "loss") == series(two, "loss")
     assert all(torch.equal(weights, adapter_weights(two)[name]) for name, weights in adapter_weights(one).items())
     assert series(one, "loss") != series(other, "loss")
+
+
+@pytest.mark.parametrize("quantization", [None, NF4])
+def test_the_next_training_on_a_base_in_memory_is_as_in_a_new_process(
+    make: MakeTrainer, quantization: Quantization | None
+) -> None:
+    fresh = make("fresh", quantization=quantization, training__seed=2)
+    fresh.train()
+    first = make("first", quantization=quantization, precision="bfloat16", training__seed=1)
+    first.train()
+    base = first.model.get_base_model()
+    detach_adapter(first.model)
+    second = make("second", loaded=base, training__seed=2)
+    second.train()
+    for name in ("loss", "grad_norm", "eval_loss", "epoch_train_loss"):
+        assert series(second, name) == series(fresh, name), name
+    assert all(torch.equal(weights, adapter_weights(second)[name]) for name, weights in adapter_weights(fresh).items())
 
 
 @pytest.mark.parametrize(
