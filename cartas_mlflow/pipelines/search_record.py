@@ -57,10 +57,13 @@ def log_search(run: SearchRun, study: SharedStudy, space: Space, bench: Bench) -
 def log_progress(study: SharedStudy, run: SearchRun) -> None:
     """Tell of the trials that ended since anybody last did, and add them to the series of the best value."""
     metric = study.settings.metric
-    for place, trial, best in study.newly_finished():
+    news = study.newly_finished()
+    counted = {trial.number for trial in study.trials()}
+    for place, trial, best in news:
         if best is not None:
             run.log_metric(f"best_{metric}", best, place)
-        say(f"{_account(trial, metric)} · melhor até aqui: {_value(best)} ({place}ª a terminar)")
+        account = _account(trial, metric) if trial.number in counted else f"Tentativa {trial.number}: será refeita"
+        say(f"{account} · melhor até aqui: {_value(best)} ({place}ª a terminar)")
 
 
 def close_study(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> None:
@@ -70,8 +73,13 @@ def close_study(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, 
         SearchError: no trial came to its end.
     """
     if not study.close_once(lambda: _close(study, run, space, bench, folder)):
-        say("Os resultados destas tentativas já estão na execução do estudo.")
-        run.end("FINISHED", "finished")
+        run.end("FINISHED", "finished")  # another process, or an earlier command, has written it all down
+    ranking = _ranking(study)
+    for trial in ranking[:SHOWN_ROWS]:
+        say(f"  {_account(trial, study.settings.metric)}")
+    title = _title(study.settings.metric)
+    say(f"🏆 Melhor tentativa: {ranking[0].number}, {title} {_value(ranking[0].value)}")
+    say("📁 Para treinar com ela: search/best.yaml, nos artefatos do estudo (-P config=best.yaml)")
 
 
 def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> None:
@@ -100,10 +108,6 @@ def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folde
                 **{f"best.{name}": value for name, value in values_of(best, space).items()},
             }
         )
-    for trial in _ranking(study)[:SHOWN_ROWS]:
-        say(f"  {_account(trial, study.settings.metric)}")
-    say(f"🏆 Melhor tentativa: {best.number}, {view.metric} {_value(best.value)}")
-    say(f"📁 Configuração para treinar com ela: {folder / 'best.yaml'} (-P config=…)")
 
 
 def values_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
