@@ -57,7 +57,7 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
     overrides = overrides or {}
     requested, space = load_search(config_path, overrides)
     folder = new_folder(Path(requested.tracking.output_dir))
-    with keep_log(folder / "busca.log"), _sigterm_interrupts():
+    with keep_log(folder / "busca.log"), _sigterm_interrupts(), _open_storage(requested) as study:
         settled = preparation.settle_base(requested, config_path, overrides)
         settled = _on_the_metric(settled, resolve_aliases(overrides))
         config = settled.config
@@ -72,29 +72,28 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
         bench = Bench(settled, data, base)
 
         say("4. Abrindo o estudo...")
-        with _open_study(config) as study:
-            run = _join(study, bench, space, config_path, overrides)
+        run = _join(study, bench, space, config_path, overrides)
 
-            say("5. Buscando...")
-            workers = LocalWorkers(folder)
-            with _ending_told(study, run, workers):
-                if config.search.workers > 1:
-                    _share_cores(config.search.workers)
-                    workers.start(config.search.workers - 1, config_path, overrides)
-                complete = _work(study, run, space, bench, folder)
-                workers.wait()
+        say("5. Buscando...")
+        workers = LocalWorkers(folder)
+        with _ending_told(study, run, workers):
+            if config.search.workers > 1:
+                _share_cores(config.search.workers)
+                workers.start(config.search.workers - 1, config_path, overrides)
+            complete = _work(study, run, space, bench, folder)
+            workers.wait()
 
-            if not complete and study.running():
-                say("⏳ Tempo esgotado neste processo; outros seguem no estudo.")
-            else:
-                say("6. Reunindo os resultados...")
-                search_record.close_study(study, run, space, bench, folder)
-                if config.registry.register_model:
-                    say("7. Registrando o melhor adaptador e comparando com o campeão...")
-                    promote_model(candidates.connect(), run.id, config.registry)
-            say(f"🔎 Estudo {study.name}, execução {run.id}; veja em: {run.page}")
-            best = study.best()
-            return SearchResult(run.id, study.name, len(study.trials()), best.value if best else None)
+        if not complete and study.running():
+            say("⏳ Tempo esgotado neste processo; outros seguem no estudo.")
+        else:
+            say("6. Reunindo os resultados...")
+            search_record.close_study(study, run, space, bench, folder)
+            if config.registry.register_model:
+                say("7. Registrando o melhor adaptador e comparando com o campeão...")
+                promote_model(candidates.connect(), run.id, config.registry)
+        say(f"🔎 Estudo {study.name}, execução {run.id}; veja em: {run.page}")
+        best = study.best()
+        return SearchResult(run.id, study.name, len(study.trials()), best.value if best else None)
 
 
 def _on_the_metric(settled: SettledBase, given: Mapping[str, Any]) -> SettledBase:
@@ -105,7 +104,8 @@ def _on_the_metric(settled: SettledBase, given: Mapping[str, Any]) -> SettledBas
     return SettledBase(vary(settled.config, chosen, "search.metric"), settled.location, settled.requested)
 
 
-def _open_study(config: ExperimentConfig) -> SharedStudy:
+def _open_storage(config: ExperimentConfig) -> SharedStudy:
+    """The study to be joined; a database that cannot be used shows before anything is loaded."""
     name = config.search.study or config.tracking.experiment
     return SharedStudy(find_storage(store_folder()), name, config.search, _close_run_of)
 
