@@ -113,7 +113,7 @@ def try_settings(bench: Bench, claimed: Claimed, folder: Path, study_run_id: str
             claimed.remember_run(run.id)
             run.set_tags(tags)
             with _state_told(run), bench.set_up(vary(base_config, claimed.values, name)) as setup:
-                pruning = Pruning(claimed.trial, metric)
+                pruning = Pruning(claimed.trial, metric, spared=claimed.label is not None)
                 evaluation = _train(bench, run, session, setup, pruning)
                 value = evaluation.metrics[metric]
                 claimed.remember(copied_share=evaluation.metrics["copied_share"])

@@ -72,7 +72,8 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
         bench = Bench(settled, data, base)
 
         say("4. Abrindo o estudo...")
-        run = _join(study, bench, space, config_path, overrides)
+        source = requested.model.fallback if settled.requested else config_path
+        run = _join(study, bench, space, str(source), resolve_aliases(overrides))
 
         say("5. Buscando...")
         workers = LocalWorkers(folder)
@@ -110,15 +111,14 @@ def _open_storage(config: ExperimentConfig) -> SharedStudy:
     return SharedStudy(find_storage(store_folder()), name, config.search, _close_run_of)
 
 
-def _join(study: SharedStudy, bench: Bench, space: Space, config_path: str, overrides: Mapping[str, Any]) -> SearchRun:
-    settled, config, name = bench.settled, bench.settled.config, study.name
+def _join(study: SharedStudy, bench: Bench, space: Space, source: str, given: Mapping[str, Any]) -> SearchRun:
+    config, name = bench.settled.config, study.name
     inherited, client = take_over_run(), candidates.connect()
-    source = config.model.fallback if settled.requested else config_path
     run_id = study.join(
         _terms(bench, space),
         space,
         config,
-        known_settings(config, str(source), space, client, resolve_aliases(overrides)),
+        known_settings(config, source, space, client, given),
         lambda: open_search_run(config.tracking, inherited, f"busca {name}", {"search.study": name}),
     )
     run = SearchRun.resume(run_id, name)

@@ -15,10 +15,13 @@ class Pruning(TrainerCallback):
     """Reports the metric per epoch; ``pruned`` tells whether the trial was cut.
 
     A cut trial stops as at its last epoch, so that curves and bars end in order.
+
+    Args:
+        spared: it is never cut: what is known is what the others are measured by.
     """
 
-    def __init__(self, trial: Trial, metric: str) -> None:
-        self.trial, self.metric = trial, metric
+    def __init__(self, trial: Trial, metric: str, *, spared: bool = False) -> None:
+        self.trial, self.metric, self.spared = trial, metric, spared
         self.pruned = False
 
     def on_evaluate(
@@ -31,5 +34,5 @@ class Pruning(TrainerCallback):
     ) -> None:
         epoch = round(state.epoch or 0)
         self.trial.report(metrics[f"eval_{self.metric}"], epoch)
-        if epoch < args.num_train_epochs and self.trial.should_prune():
+        if not self.spared and epoch < args.num_train_epochs and self.trial.should_prune():
             self.pruned = control.should_training_stop = True

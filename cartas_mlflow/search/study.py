@@ -9,6 +9,7 @@ line again with the same values; it and its retries count as one.
 from __future__ import annotations
 
 import gc
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -357,7 +358,7 @@ def choose_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
 
 
 def choose_pruner(settings: SearchSettings, first_epoch: int, epochs: int) -> BasePruner:
-    """How weak trials are cut.
+    """How weak trials are cut: never in the first third of their epochs.
 
     Args:
         first_epoch: the first epoch that is evaluated.
@@ -365,10 +366,12 @@ def choose_pruner(settings: SearchSettings, first_epoch: int, epochs: int) -> Ba
     """
     from optuna import pruners
 
-    if settings.pruner == "hyperband" and epochs > first_epoch:
-        return pruners.HyperbandPruner(min_resource=first_epoch, max_resource=epochs, reduction_factor=3)
+    # Settings that learn fast often start below those that learn nothing: nothing is cut in the first third.
+    earliest = max(first_epoch, math.ceil(epochs / 3))
+    if settings.pruner == "hyperband" and epochs > earliest:
+        return pruners.HyperbandPruner(min_resource=earliest, max_resource=epochs, reduction_factor=3)
     if settings.pruner == "median":
-        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_epoch)
+        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=earliest)
     return pruners.NopPruner()
 
 
