@@ -118,6 +118,21 @@ def evaluate_command(config: str, overrides: Mapping[str, Any]) -> int:
     return EXIT_OK
 
 
+def pretrain_command(config: str, overrides: Mapping[str, Any]) -> int:
+    """Make a base from a corpus."""
+    from cartas_mlflow.config import load_config
+
+    load_config(config, overrides)  # as above
+    from cartas_mlflow.pipelines.pretrain import pretrain
+    from cartas_mlflow.tracking.run import RunInterrupted
+
+    try:
+        pretrain(config, overrides)
+    except RunInterrupted as interruption:
+        return interruption.exit_code
+    return EXIT_OK
+
+
 @dataclass(frozen=True)
 class Command:
     """``run``: configuration file, overrides -> exit code; ``config``: the file where the user names none; ``words``:
@@ -157,6 +172,9 @@ COMMANDS = {
     ),
     "evaluate": Command(
         evaluate_command, "mede um modelo nas leituras de uma tabela (data.path)", words={"model": MODEL_WORD}
+    ),
+    "pretrain": Command(
+        pretrain_command, "cria um modelo base a partir de um corpus (pretrain.corpus)", "configs/pretrain.yaml"
     ),
 }
 

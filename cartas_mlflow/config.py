@@ -383,3 +383,8 @@ def _check_combinations(config: ExperimentConfig) -> None:
             f"generation.do_sample=true não combina com generation.num_beams={generation.num_beams}; "
             "use num_beams=1 para sortear, ou do_sample=false para a busca em feixe."
         )
+    objectives = config.pretrain.prefix_share + config.pretrain.span_share
+    if objectives > 1:
+        raise SettingError(
+            f"pretrain.prefix_share e pretrain.span_share somam {objectives:g}; são frações do mesmo todo, até 1."
+        )

@@ -20,7 +20,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"pipelines"},
-    {"tracking", "registry", "search"},
+    {"tracking", "registry", "search", "pretraining"},
     {"evaluation", "modeling", "data"},
     {"config", "settings", "errors", "console"},
 )

@@ -32,7 +32,7 @@ from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 if TYPE_CHECKING:
     from mlflow.data.dataset import Dataset
 
-NOT_LOGGED = ("tracking.", "search.", "serving.")
+NOT_LOGGED = ("tracking.", "search.", "pretrain.", "serving.")
 """About this machine; about other trainings; logged by MLflow itself, as the model's configuration."""
 BASELINE_PREFIXES = {"Base sem ajuste": "base", "Consulta": "lookup"}
 """Portuguese label -> prefix of the metric's name in MLflow."""

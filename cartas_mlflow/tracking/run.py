@@ -85,10 +85,10 @@ class TrackedRun:
 
         mlflow.set_tags({key: str(value) for key, value in tags.items()})
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         import mlflow
 
-        mlflow.log_metrics(dict(metrics))
+        mlflow.log_metrics(dict(metrics), step=step)
 
     def log_model_metrics(self, model_id: str, metrics: Mapping[str, float], dataset: Dataset) -> None:
         """Log metrics on the run, linked to a logged model and to the dataset that they were computed on."""

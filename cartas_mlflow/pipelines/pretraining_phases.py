@@ -1,0 +1,155 @@
+"""The phases of a pre-training: machine, vocabulary, corpus, model, learning."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cartas_mlflow.console import decimal, say
+from cartas_mlflow.data.prompts import prompt_template
+from cartas_mlflow.errors import SettingError
+from cartas_mlflow.modeling.interruption import Interruption
+from cartas_mlflow.pipelines.pretraining_record import Watch, stop_when
+from cartas_mlflow.pipelines.pretraining_session import PretrainingSession
+from cartas_mlflow.pretraining.base_card import Source, read_sources
+from cartas_mlflow.pretraining.corpus import (
+    HELD_OUT_DOMAIN_PER_MILLE,
+    DomainText,
+    PretrainingCorpus,
+    is_held_out,
+    load_corpus,
+    read_paragraphs,
+)
+from cartas_mlflow.pretraining.essays import read_essays
+from cartas_mlflow.pretraining.model import build_model
+from cartas_mlflow.pretraining.objective import Objective, describe_vocabulary
+from cartas_mlflow.pretraining.training import Pretraining
+from cartas_mlflow.pretraining.vocabulary import padded_vocabulary_size, train_vocabulary
+from cartas_mlflow.settings import ExperimentConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+COMPILERS = ("g++", "clang++", "c++")
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the learning ended."""
+
+    interrupted: bool
+
+
+def prepare_machine(config: ExperimentConfig, session: PretrainingSession) -> tuple[Source, ...]:
+    """Set the number of cores, and see that what comes last will not fail: the compiler, the corpus's origins.
+
+    Raises:
+        SettingError: there is nothing to compile with.
+        DataError: ``sources.json`` of the corpus is not as it should be.
+    """
+    import torch
+
+    settings = config.pretrain
+    if isinstance(settings.threads, int):
+        torch.set_num_threads(settings.threads)
+    if settings.compile and not any(map(shutil.which, (os.environ.get("CXX", ""), *COMPILERS))):
+        raise SettingError(
+            "pretrain.compile=true precisa de um compilador de C++, e este computador não tem; instale o g++ ou use "
+            "pretrain.compile=false."
+        )
+    unknown = sorted(settings.source_weights.keys() - {path.stem for path in session.texts})
+    if unknown:
+        say(f"Pesos sem arquivo no corpus, sem efeito: {', '.join(unknown)}")
+    return read_sources(session.texts[0].parent)
+
+
+def load_domain(config: ExperimentConfig, session: PretrainingSession) -> list[DomainText]:
+    """The essays' paragraphs, the readings among them with their prompts."""
+    domain = read_essays(session.essays, prompt_template(config.data))
+    readings = sum(bool(item.prompt) for item in domain)
+    say(f"Ensaios: {len(session.essays)} arquivos, {len(domain)} parágrafos, {readings} deles leituras com pedido")
+    return domain
+
+
+def prepare_tokenizer(
+    config: ExperimentConfig, session: PretrainingSession, domain: list[DomainText]
+) -> PreTrainedTokenizerBase:
+    """Train the vocabulary; or load that of the pre-training that goes on.
+
+    It is trained on the corpus without what is held out, and on the domain's texts four times over with one prompt in
+    ten, so that the domain's words get pieces of their own.
+    """
+    from transformers import AutoTokenizer
+
+    if session.run_id is None:
+        paragraphs = [text for text, _ in read_paragraphs(session.texts, {}) if not is_held_out(text)]
+        ours = [item.text for item in domain if not is_held_out(item.text, HELD_OUT_DOMAIN_PER_MILLE)]
+        prompts = [item.prompt for item in domain[::10] if item.prompt]
+        train_vocabulary([*paragraphs, *ours * 4, *prompts], session.tokenizer, config.pretrain.vocabulary)
+    say(f"Vocabulário: {config.pretrain.vocabulary} peças, em {session.tokenizer}")
+    return AutoTokenizer.from_pretrained(session.tokenizer)
+
+
+def read_corpus(
+    config: ExperimentConfig,
+    session: PretrainingSession,
+    tokenizer: PreTrainedTokenizerBase,
+    domain: list[DomainText],
+) -> PretrainingCorpus:
+    """Cut the texts into documents, and tell their figures."""
+    settings = config.pretrain
+    corpus = load_corpus(session.texts, tokenizer, settings.document_tokens, settings.source_weights, domain)
+    tokens = sum(len(document.tokens) for document in corpus.general)
+    say(
+        f"Corpus: {len(corpus.general)} trechos, {decimal(tokens / 1e6, 2)} milhões de tokens; validação: "
+        f"{len(corpus.general_held_out)} trechos"
+    )
+    if domain:
+        say(f"Ensaios: {len(corpus.domain)} trechos; validação: {len(corpus.domain_held_out)}")
+    return corpus
+
+
+def prepare_model(config: ExperimentConfig, session: PretrainingSession) -> Pretraining:
+    """A new T5; or the one of the checkpoint, with everything that goes on with it."""
+    settings = config.pretrain
+    rows = padded_vocabulary_size(settings.vocabulary)
+    training = Pretraining(build_model(settings.shape, rows, settings.seed), settings, settings.compile)
+    say(f"T5 de {decimal(sum(weights.numel() for weights in training.model.parameters()) / 1e6, 1)} milhões de pesos")
+    if session.run_id is not None:
+        training.load(session.checkpoint)
+        say(f"Continuando do passo {training.progress.step} ({training.progress.tokens} tokens)")
+    return training
+
+
+def learn(
+    config: ExperimentConfig,
+    training: Pretraining,
+    corpus: PretrainingCorpus,
+    tokenizer: PreTrainedTokenizerBase,
+    watch: Watch,
+) -> Learning:
+    """Train until the last token, the end of the time, or an interruption; the checkpoint is saved in any case."""
+    if is_complete(config, training):
+        say("O pré-treino já está completo; a base é gravada de novo. Para ir além, aumente pretrain.total_tokens.")
+        return Learning(interrupted=False)
+    settings = config.pretrain
+    if training.progress.step == 0:
+        watch.measure()
+    objective = Objective(
+        settings.prefix_share,
+        settings.span_share,
+        tokenizer.convert_tokens_to_ids("<extra_id_0>"),
+        *describe_vocabulary(tokenizer, padded_vocabulary_size(settings.vocabulary)),
+    )
+    interruption = Interruption()
+    with interruption.listen():
+        training.run(corpus, objective, stop_when(watch, lambda: interruption.requested))
+        watch.save()
+    return Learning(interruption.requested and not is_complete(config, training))
+
+
+def is_complete(config: ExperimentConfig, training: Pretraining) -> bool:
+    """Whether all tokens have been seen."""
+    return training.progress.tokens >= config.pretrain.total_tokens

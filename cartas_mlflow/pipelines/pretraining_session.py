@@ -1,0 +1,148 @@
+"""One pre-training as it stands on disk: its folder, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cartas_mlflow.config import find_project_file
+from cartas_mlflow.errors import SettingError, TrainingError
+from cartas_mlflow.pretraining.corpus import find_texts
+from cartas_mlflow.pretraining.essays import find_essays
+from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.report import write_json
+from cartas_mlflow.tracking.run import TrackedRun, param_text
+
+FREE_ON_RESUME = (
+    *(f"pretrain.{name}" for name in ("corpus", "essays", "output", "minutes", "threads", "compile")),
+    *(f"pretrain.{name}" for name in ("log_steps", "eval_steps", "save_minutes", "held_out")),
+    *(f"pretrain.{name}" for name in ("total_tokens", "decay_tokens", "domain_tokens", "domain_share")),
+)
+"""Where things are and how they are watched; and how the rest of the run is planned. Any other setting made what is in
+the checkpoint."""
+
+
+@dataclass(frozen=True)
+class PretrainingSession:
+    """A pre-training's folder and its texts. ``run_id`` is set when it goes on with an earlier one."""
+
+    folder: Path
+    texts: Sequence[Path]
+    essays: Sequence[Path]
+    run_id: str | None = None
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "pretraining_log.log"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / "tokenizer"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    @property
+    def identity(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def resolved(self) -> Path:
+        return self.folder / "config_resolved.yaml"
+
+    def remember(self, run: TrackedRun, config: ExperimentConfig) -> None:
+        """Write down what a resumption needs."""
+        self.resolved.write_text(config.to_yaml(), encoding="utf-8")
+        write_json(
+            self.identity, {"run_id": run.id, "experiment": run.experiment, "made_of": _made_of(config), **self.digests}
+        )
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """First 16 hex digits of the SHA-256 of the corpus's texts, and of the essays'."""
+        return {"corpus": _digest(self.texts), "essays": _digest(self.essays)}
+
+
+def begin_pretraining(config: ExperimentConfig) -> PretrainingSession:
+    """Find the texts and make the folder; or go back to the one that has a checkpoint.
+
+    Raises:
+        UserError: texts that are not there, a folder that cannot be written to, a checkpoint of another pre-training.
+    """
+    settings = config.pretrain
+    if settings.corpus is None:
+        raise SettingError("Falta a pasta do corpus; indique-a com pretrain.corpus=PASTA (arquivos .txt em português).")
+    texts = find_texts(find_project_file(settings.corpus))
+    essays = [] if settings.essays is None else find_essays(find_project_file(settings.essays))
+    session = PretrainingSession(_own_folder(Path(settings.output).expanduser()), texts, essays)
+    if not session.checkpoint.exists():
+        return session
+    if not session.identity.exists():
+        raise TrainingError(
+            f"{session.checkpoint} não tem ao lado o run.json do seu pré-treino; indique outra pasta em "
+            "pretrain.output."
+        )
+    earlier = json.loads(session.identity.read_text(encoding="utf-8"))
+    _check_same(session, config, earlier)
+    return PretrainingSession(session.folder, texts, essays, earlier["run_id"])
+
+
+def _own_folder(folder: Path) -> Path:
+    """The folder, made where it is not there. One that holds anything else is not touched: ``base`` gets replaced."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise SettingError(f"pretrain.output={folder} não é uma pasta; indique outra.") from None
+    except PermissionError:
+        raise SettingError(f"pretrain.output={folder}: não é possível criar pastas ali; indique outra.") from None
+    if not os.access(folder, os.W_OK):
+        raise SettingError(f"pretrain.output={folder}: não é possível escrever ali; indique outra pasta.")
+    ours = {"run.json", "pretraining_log.log"}
+    names = {path.name for path in folder.iterdir()}
+    if names and not names & ours:
+        raise SettingError(
+            f"pretrain.output={folder} já tem arquivos que não são de um pré-treino; indique uma pasta nova ou vazia."
+        )
+    return folder.resolve()
+
+
+def _check_same(session: PretrainingSession, config: ExperimentConfig, earlier: dict[str, Any]) -> None:
+    for key, value in _made_of(config).items():
+        before = earlier["made_of"].get(key)
+        if before != value:
+            raise SettingError(
+                f"{key}={param_text(value)} difere do pré-treino em {session.folder} ({param_text(before)}); retire "
+                "essa configuração para continuar, ou indique outra pasta em pretrain.output."
+            )
+    for name, digest in session.digests.items():
+        if earlier[name] != digest:
+            what = {"corpus": "O corpus mudou", "essays": "Os ensaios mudaram"}[name]
+            raise TrainingError(
+                f"{what} desde o início do pré-treino em {session.folder}; recupere os textos de então, ou indique "
+                "outra pasta em pretrain.output."
+            )
+
+
+def _made_of(config: ExperimentConfig) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in config.flat().items()
+        if key == "data.template" or (key.startswith("pretrain.") and key not in FREE_ON_RESUME)
+    }
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
