@@ -188,6 +188,9 @@ class RegistrySettings(Section):
 
 
 class ServingSettings(Section):
+    engine: Literal["pytorch", "ctranslate2"] = Field(
+        "pytorch", description="quem gera; ctranslate2 (extra fast) escreve os mesmos textos, mais rápido em CPU"
+    )
     any_card: bool = Field(False, description="aceitar cartas que não estão nos dados de treino")
     max_rows: int = Field(64, ge=1, le=10**9, description="linhas por pedido")
     max_field_length: int = Field(200, ge=1, le=10**9, description="comprimento de um campo do pedido (caracteres)")

@@ -62,7 +62,11 @@ def test_the_environments_python_is_exact_and_admitted(project: dict[str, Any], 
     assert "3.11.7" in SpecifierSet(project["requires-python"])
 
 
-def test_every_package_that_the_code_imports_is_declared(ranges: dict[str, SpecifierSet]) -> None:
+def test_every_package_that_the_code_imports_is_declared(
+    project: dict[str, Any], ranges: dict[str, SpecifierSet]
+) -> None:
+    optional = [Requirement(line).name for line in project["optional-dependencies"]["fast"]]
+    declared = {*ranges, *map(canonicalize_name, optional)}
     distributions = importlib.metadata.packages_distributions()
     imported = set()
     for path in (PROJECT_ROOT / "cartas_mlflow").rglob("*.py"):
@@ -72,4 +76,4 @@ def test_every_package_that_the_code_imports_is_declared(ranges: dict[str, Speci
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(str(node.module).split(".")[0])
     foreign = imported - sys.stdlib_module_names - {"cartas_mlflow"}
-    assert {name for name in foreign if not set(map(canonicalize_name, distributions[name])) & set(ranges)} == set()
+    assert {name for name in foreign if not set(map(canonicalize_name, distributions[name])) & declared} == set()

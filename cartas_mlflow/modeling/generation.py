@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from cartas_mlflow.modeling.engine import FastEngine
+
 
 def generate_texts(
     model: PreTrainedModel | PeftModel,
@@ -21,6 +23,7 @@ def generate_texts(
     batch_size: int,
     max_length: int,
     sequences: int = 1,
+    engine: FastEngine | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """``sequences`` texts per prompt, in the order of the prompts (all of the first prompt's, then the second's, …).
@@ -32,6 +35,7 @@ def generate_texts(
         batch_size: prompts generated at once.
         max_length: limit of a prompt, in tokens.
         sequences: texts per prompt; more than one needs sampling, or as many beams.
+        engine: generates in the model's place where it writes the same texts.
         on_progress: called after each batch with the number of prompts it answered.
     """
     import torch
@@ -42,6 +46,7 @@ def generate_texts(
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]), reverse=True)
     config = decoding_config(model, settings)
     config.num_return_sequences = sequences
+    fast = engine if engine is not None and engine.writes_the_same(settings) else None
     texts: list[str] = [""] * len(encoded) * sequences
     was_training = model.training
     model.eval()
@@ -51,8 +56,12 @@ def generate_texts(
                 torch.manual_seed(settings.seed)
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
-                batch = tokenizer.pad({"input_ids": [encoded[index] for index in chosen]}, return_tensors="pt")
-                ids = model.generate(**batch.to(model.device), generation_config=config)
+                inputs = [encoded[index] for index in chosen]
+                if fast is not None:
+                    ids = fast.generate(inputs, settings, sequences)
+                else:
+                    batch = tokenizer.pad({"input_ids": inputs}, return_tensors="pt")
+                    ids = model.generate(**batch.to(model.device), generation_config=config)
                 places = [index * sequences + number for index in chosen for number in range(sequences)]
                 for place, text in zip(places, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
                     texts[place] = text.strip()

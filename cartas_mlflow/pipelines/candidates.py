@@ -36,8 +36,8 @@ class Candidate:
     model_id: str | None = None
     run_id: str | None = None
 
-    def open(self) -> ReadingGenerator:
-        """Load it.
+    def open(self, engine: str = "pytorch") -> ReadingGenerator:
+        """Load it. ``engine``: as ``serving.engine``.
 
         Raises:
             RegistryError: files that are gone, or another kind of model.
@@ -46,9 +46,9 @@ class Candidate:
         from mlflow.exceptions import MlflowException
 
         if self.model_id is None:
-            return open_folder(Path(self.name))
+            return open_folder(Path(self.name), engine)
         try:
-            return open_logged(f"{MODELS}{self.model_id}")
+            return open_logged(f"{MODELS}{self.model_id}", engine)
         except (MlflowException, OSError) as error:
             raise RegistryError(f"O modelo {self.name} não abriu ({first_line(error)}); {HOW_TO_NAME}.") from error
 

@@ -13,7 +13,9 @@ from cartas_mlflow.data.records import load_records
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.evaluation.confidence import METRICS, Interval, bootstrap
 from cartas_mlflow.evaluation.metrics import metric_signatures, score_texts
+from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.pipelines import candidates
+from cartas_mlflow.registry.model import ReadingGenerator
 from cartas_mlflow.registry.promotion import CHAMPION, METRIC_TITLES
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
@@ -35,6 +37,7 @@ def evaluate(
         UserError: a model, table or setting that cannot be used.
     """
     config = load_config(config_path, overrides)
+    check_engine(config.serving.engine)
     name = model or f"{candidates.MODELS}{config.registry.name}@{CHAMPION}"
     client = candidates.connect()
     candidate = candidates.find_candidate(client, name)
@@ -45,7 +48,7 @@ def evaluate(
         say(f"Leituras: {len(records.rows)}, de {records.source}")
         if seen:
             say(f"⚠️ {seen} delas estavam no treino deste modelo: as métricas medem também memória.")
-        texts = _write(candidate, columns, records.source)
+        texts = _write(candidate.open(config.serving.engine), columns, records.source)
         intervals = _measure(texts, columns["texto"], config)
 
         dataset = run.log_datasets({"evaluation": columns}, records.source, "texto")["evaluation"]
@@ -86,9 +89,8 @@ def _count_seen(training: candidates.TrainedOn | None, texts: Sequence[str]) -> 
     return None if training is None else sum(candidates.reading_id(text) in training.train for text in texts)
 
 
-def _write(candidate: candidates.Candidate, columns: Mapping[str, Sequence[str]], source: str) -> list[str]:
+def _write(generator: ReadingGenerator, columns: Mapping[str, Sequence[str]], source: str) -> list[str]:
     prompts = pd.DataFrame({field: columns[field] for field in RECORD_FIELDS})
-    generator = candidate.open()
     try:
         with progress_bar(len(prompts), "Gerando") as bar:
             return generator.write(prompts, on_progress=bar.update)

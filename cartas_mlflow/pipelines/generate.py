@@ -17,6 +17,7 @@ from cartas_mlflow.config import DEFAULT_CONFIG, find_project_file, load_config
 from cartas_mlflow.console import say
 from cartas_mlflow.data.tables import read_table
 from cartas_mlflow.errors import DataError, SettingError
+from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.pipelines import candidates
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.registry.requests import RequestError
@@ -63,9 +64,10 @@ def generate(
         UserError: nothing or too much asked for; a model, table or field that cannot be used.
     """
     config = load_config(config_path, overrides)
+    check_engine(config.serving.engine)
     order = _read_order(config, prompt or {}, table, output)
     name = model or f"{candidates.MODELS}{config.registry.name}@{CHAMPION}"
-    generator = candidates.choose(name).open()
+    generator = candidates.choose(name).open(config.serving.engine)
     given = [key for key in overrides or {} if key.startswith("generation.")]
     generator.defaults = generator.defaults.model_copy(
         update={key: getattr(config.generation, key) for key in (key.removeprefix("generation.") for key in given)}

@@ -9,6 +9,7 @@ from typing import Any
 
 from cartas_mlflow.config import DEFAULT_CONFIG
 from cartas_mlflow.console import keep_log, say
+from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.modeling.lora import save_adapter
 from cartas_mlflow.pipelines import fitting, preparation, training_record
 from cartas_mlflow.pipelines.promote import promote_model
@@ -39,6 +40,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
     say("=== INICIANDO FINE-TUNING PTT5 - SISTEMA DE CARTAS ===")
     say("1. Carregando configurações de treinamento...")
     session = begin(config_path, overrides or {})
+    check_engine(session.config.serving.engine)
     with (
         keep_log(session.log_file),
         open_run(session.config.tracking, resume_run_id=session.run_id, log_file=session.log_file) as run,

@@ -17,6 +17,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from cartas_mlflow.errors import RegistryError
 from cartas_mlflow.modeling.base import BaseLocation, find_base, load_base, load_tokenizer
+from cartas_mlflow.modeling.engine import DISTRIBUTION, FastEngine
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.modeling.lora import load_adapter
@@ -100,12 +101,13 @@ class ReadingGenerator(PythonModel):
         make_refusals_clear()
         adapter = Path(context.artifacts["adapter"])
         self.served = ServedModel.load(adapter)
-        limits = {name.removeprefix("serving."): value for name, value in (context.model_config or {}).items()}
-        self.limits = ServingSettings.model_validate(limits)
+        serving = {name.removeprefix("serving."): value for name, value in (context.model_config or {}).items()}
+        self.serving = ServingSettings.model_validate(serving)
         self.defaults = GenerationSettings.model_validate(self.served.generation)
         base = self._locate_base(context)
         model = load_adapter(load_base(base, inspect_hardware().device), adapter, base).merge_and_unload()
         self.model, self.tokenizer = model.eval(), load_tokenizer(adapter)
+        self.engine = FastEngine(self.model, self.tokenizer) if self.serving.engine == DISTRIBUTION else None
         self.lock = threading.Lock()
 
     # Of any other hint than a DataFrame's MLflow would make the signature.
@@ -120,7 +122,7 @@ class ReadingGenerator(PythonModel):
         Raises:
             RequestError: a row or a parameter that cannot be used, or more work than one request may ask for.
         """
-        return pd.DataFrame({"texto": self.write(pd.DataFrame(model_input), params, limits=self.limits)})
+        return pd.DataFrame({"texto": self.write(pd.DataFrame(model_input), params, limits=self.serving)})
 
     def read(
         self, prompts: pd.DataFrame, params: Mapping[str, Any] | None, limits: ServingSettings | None
@@ -165,6 +167,7 @@ class ReadingGenerator(PythonModel):
                 batch_size=min(max(1, at_once), self.served.batch_size),
                 max_length=self.served.max_length,
                 sequences=sequences,
+                engine=self.engine,
                 on_progress=on_progress,
             )
 
@@ -175,7 +178,7 @@ class ReadingGenerator(PythonModel):
         return find_base(ModelSettings(name=name, revision=revision, fallback=None))
 
 
-def open_folder(adapter: Path) -> ReadingGenerator:
+def open_folder(adapter: Path, engine: str = "pytorch") -> ReadingGenerator:
     """The generator of an adapter's folder, without MLflow's store; its base is found as in training.
 
     Raises:
@@ -183,11 +186,12 @@ def open_folder(adapter: Path) -> ReadingGenerator:
         BaseModelError: its base cannot be had, or is another than the one it was trained on.
     """
     generator = ReadingGenerator()
-    generator.load_context(PythonModelContext(artifacts={"adapter": str(adapter)}, model_config={}))
+    config = {"serving.engine": engine}
+    generator.load_context(PythonModelContext(artifacts={"adapter": str(adapter)}, model_config=config))
     return generator
 
 
-def open_logged(uri: str) -> ReadingGenerator:
+def open_logged(uri: str, engine: str = "pytorch") -> ReadingGenerator:
     """The generator behind ``models:/…``: a logged model's id, a version, an alias.
 
     Raises:
@@ -199,9 +203,11 @@ def open_logged(uri: str) -> ReadingGenerator:
     path = list(sys.path)
     try:
         with tempfile.TemporaryDirectory() as scratch:  # MLflow would leave its copy behind
-            generator = mlflow.pyfunc.load_model(uri, suppress_warnings=True, dst_path=scratch).unwrap_python_model()
+            config = {"serving.engine": engine}
+            model = mlflow.pyfunc.load_model(uri, suppress_warnings=True, dst_path=scratch, model_config=config)
     finally:
         sys.path[:] = path
+    generator = model.unwrap_python_model()
     if not isinstance(generator, ReadingGenerator):
         raise RegistryError(f"{uri} não é um gerador de leituras deste projeto ({LOGGED_NAME}).")
     return generator
@@ -234,7 +240,7 @@ def log_reading_model(
         model_config={f"serving.{name}": value for name, value in serving.model_dump().items()},
         signature=reading_signature(served),
         input_example=([_example(served)], {"num_beams": 1}),
-        pip_requirements=pinned_requirements(),
+        pip_requirements=pinned_requirements(serving.engine),
         step=step,
     )
     mlflow.set_logged_model_tags(info.model_id, {"mlflow.note.content": _describe(served, description)})
@@ -254,9 +260,10 @@ def reading_signature(served: ServedModel) -> ModelSignature:
     )
 
 
-def pinned_requirements() -> list[str]:
-    """:data:`REQUIREMENTS` at the versions in use, without a build's own suffix (``+cpu``)."""
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
+def pinned_requirements(engine: str) -> list[str]:
+    """:data:`REQUIREMENTS` and the engine's, at the versions in use, without a build's own suffix (``+cpu``)."""
+    names = (*REQUIREMENTS, DISTRIBUTION) if engine == DISTRIBUTION else REQUIREMENTS
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 
 def _describe(served: ServedModel, description: str) -> str:

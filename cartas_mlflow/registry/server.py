@@ -56,7 +56,7 @@ def clearly_refusing(invocations: Callable[..., Any]) -> Callable[..., Any]:
         try:
             rows, params = read_request(data, content_type)
             generator = model.unwrap_python_model()
-            generator.read(pd.DataFrame(rows, dtype=object), params, generator.limits)
+            generator.read(pd.DataFrame(rows, dtype=object), params, generator.serving)
             body = json.dumps({"dataframe_records": rows, "params": params})
             return invocations(body.encode(), "application/json", model, input_schema)
         except Refusal as refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import random
 import shutil
@@ -15,7 +16,7 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
-from conftest import Champion, log_model
+from champions import Champion, log_model
 from mlflow import MlflowClient
 from trainings import Trainings, environment_elsewhere
 
@@ -30,6 +31,7 @@ from cartas_mlflow.registry.model import (
     ServedModel,
     open_folder,
     open_logged,
+    pinned_requirements,
     reading_signature,
 )
 from cartas_mlflow.registry.requests import RequestError
@@ -141,6 +143,7 @@ def test_more_beams_are_generated_in_smaller_batches(
         return generate(**inputs)
 
     monkeypatch.setattr(generator.model, "generate", watched)
+    monkeypatch.setattr(generator, "served", dataclasses.replace(generator.served, batch_size=32))
     prompts, few = evaluated[FIELDS][:10], {"max_new_tokens": 2}
     generator.write(prompts, few)
     generator.write(prompts, {**few, "num_beams": 8})
@@ -176,6 +179,20 @@ def test_mlflows_own_variable_changes_the_limits(
         return
     with pytest.raises(RequestError, match=refused):
         model.predict(rows)
+
+
+def test_mlflows_own_variable_changes_the_engine_too(
+    logged: str, evaluated: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_PYFUNC_INFERENCE_CONFIG", '{"serving.engine": "ctranslate2"}')
+    model = mlflow.pyfunc.load_model(logged)
+    assert model.unwrap_python_model().engine is not None
+    assert list(model.predict(evaluated[FIELDS])["texto"]) == list(evaluated["gerado"])
+
+
+def test_a_model_served_by_the_fast_engine_requires_it() -> None:
+    assert pinned_requirements("pytorch") == pinned_requirements("ctranslate2")[:-1]
+    assert pinned_requirements("ctranslate2")[-1].startswith("ctranslate2==4.")
 
 
 def test_the_signature_requires_the_fields_of_the_template() -> None:

@@ -14,7 +14,7 @@ import mlflow
 import psutil
 import pytest
 import requests
-from conftest import Champion
+from champions import Champion
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trainings import Trainings, free_port, in_store, started

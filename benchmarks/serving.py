@@ -1,0 +1,223 @@
+"""Readings per second of a finished training's adapter, served in five ways, in turns; and its latency over HTTP.
+
+    python benchmarks/serving.py results/…/adapter [--rounds 5] [--batches 1,8,64] [--requests 40]
+
+Same adapter, same prompts (the bundled table's), same greedy decoding, same machine:
+
+- this project: the logged pyfunc, loaded and called through MLflow;
+- the tutorial's pyfunc: PeftModel not merged, one ``generate`` per row, every prompt padded to the limit of the training
+  (its class is called directly, without what MLflow adds);
+- the same without the padding;
+- bare: one batched ``model.generate`` on the merged model, nothing around it;
+- CTranslate2 on the merged model, float32 and int8 (``pip install ctranslate2``; left out where it is missing).
+
+Median of the rounds. Then ``mlflow models serve`` answers one row a request to 1 and to 8 clients at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from cartas_mlflow.config import PROJECT_ROOT
+from cartas_mlflow.modeling.base import BaseLocation, find_base, load_base, load_tokenizer, quiet_libraries
+from cartas_mlflow.modeling.generation import decoding_config
+from cartas_mlflow.modeling.hardware import inspect_hardware
+from cartas_mlflow.modeling.lora import load_adapter
+from cartas_mlflow.registry.model import ServedModel, log_reading_model
+from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ModelSettings, ServingSettings
+
+Write = Callable[[pd.DataFrame], list[str]]
+
+GREEDY = {"num_beams": 1, "do_sample": False}
+
+
+def main() -> None:
+    options = _options()
+    quiet_libraries()
+    served = ServedModel.load(options.adapter)
+    base = find_base(ModelSettings(name=served.base_name, revision=served.base_revision, fallback=None))
+    prompts = pd.read_csv(PROJECT_ROOT / "data" / "cartas.csv", dtype=str)[list(RECORD_FIELDS)]
+    prompts = prompts[prompts["carta"].isin(served.cards)].sample(frac=1, random_state=0)
+    with tempfile.TemporaryDirectory() as folder:
+        uri, model = _log(options.adapter, base, Path(folder))
+        ways = _ways(served, base, options.adapter, uri, Path(folder))
+        texts = {name: write(prompts[:64]) for name, write in ways.items()}
+        print(f"\nbase: {served.base_name}; {torch.get_num_threads()} threads, {inspect_hardware('cpu').cpu}")
+        for name, written in texts.items():
+            same = sum(a == b for a, b in zip(written, texts["this project"], strict=True))
+            print(f"{name}: {same} of 64 texts equal to this project's")
+        print(f"mean length: {statistics.fmean(map(len, texts['this project'])):.0f} characters\n")
+        print("| rows per request | " + " | ".join(ways) + " |\n| ---: |" + " ---: |" * len(ways))
+        for size in options.batches:
+            rates = _rates(ways, prompts, size, options.rounds)
+            print(f"| {size} | " + " | ".join(f"{rate:.1f}" for rate in rates.values()) + " |", flush=True)
+        if options.requests:
+            _measure_http(model, prompts, options.requests)
+
+
+def _rates(ways: dict[str, Write], prompts: pd.DataFrame, size: int, rounds: int) -> dict[str, float]:
+    """Rows per second of each way, from the median time of a round."""
+    calls = max(1, 8 // size)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        start = number * size * calls % (len(prompts) - size * calls + 1)
+        pieces = [prompts[place : place + size] for place in range(start, start + size * calls, size)]
+        for name in (*ways,) if number % 2 else reversed(ways):
+            started = time.perf_counter()
+            for piece in pieces:
+                ways[name](piece)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: size * calls / statistics.median(times) for name, times in seconds.items()}
+
+
+def _log(adapter: Path, base: BaseLocation, folder: Path) -> tuple[str, Path]:
+    """Log the model in a store of its own; (its URI, its folder)."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = mlflow.create_experiment("serving", (folder / "artifacts").as_uri())
+    with mlflow.start_run(experiment_id=experiment):
+        model_id = log_reading_model(adapter, base, ServingSettings(), description="", embed_base=True, step=0)
+    (copy,) = (folder / "artifacts").glob("models/*/artifacts")
+    return f"models:/{model_id}", copy
+
+
+def _ways(served: ServedModel, base: BaseLocation, adapter: Path, uri: str, folder: Path) -> dict[str, Write]:
+    import mlflow.pyfunc
+
+    pyfunc, tokenizer = mlflow.pyfunc.load_model(uri), load_tokenizer(adapter)
+    merged = load_adapter(load_base(base), adapter, base).merge_and_unload().eval()
+    unmerged = load_adapter(load_base(base), adapter, base).eval()
+    config = decoding_config(merged, GenerationSettings.model_validate({**served.generation, **GREEDY}))
+
+    def prompts_of(rows: pd.DataFrame) -> list[str]:
+        return [served.template.format(**row) for row in rows.to_dict("records")]
+
+    def tutorial(rows: pd.DataFrame, **padding: Any) -> list[str]:
+        texts = []
+        for prompt in prompts_of(rows):
+            inputs = tokenizer(prompt, return_tensors="pt", truncation=True, max_length=served.max_length, **padding)
+            with torch.no_grad():
+                ids = unmerged.generate(**inputs, generation_config=config)
+            texts.append(tokenizer.decode(ids[0], skip_special_tokens=True).strip())
+        return texts
+
+    def bare(rows: pd.DataFrame) -> list[str]:
+        inputs = tokenizer(prompts_of(rows), return_tensors="pt", padding=True)
+        with torch.inference_mode():
+            ids = merged.generate(**inputs, generation_config=config)
+        return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    ways: dict[str, Write] = {
+        "this project": lambda rows: pyfunc.predict(rows, params=GREEDY)["texto"].tolist(),
+        f"tutorial, padded to {served.max_length}": lambda rows: tutorial(rows, padding="max_length"),
+        "tutorial, not padded": tutorial,
+        "bare batched generate": bare,
+    }
+    if importlib.util.find_spec("ctranslate2"):
+        merged.save_pretrained(folder / "merged")
+        tokenizer.save_pretrained(folder / "merged")
+        for kind in ("float32", "int8"):
+            ways[f"CTranslate2 {kind}"] = _ctranslate2(folder, kind, tokenizer, prompts_of, config)
+    return ways
+
+
+def _ctranslate2(
+    folder: Path, kind: str, tokenizer: Any, prompts_of: Callable[[pd.DataFrame], list[str]], config: Any
+) -> Write:
+    import ctranslate2
+    from ctranslate2.converters import TransformersConverter
+
+    TransformersConverter(str(folder / "merged")).convert(str(folder / kind), quantization=kind)
+    translator = ctranslate2.Translator(str(folder / kind), intra_threads=torch.get_num_threads(), inter_threads=1)
+
+    def write(rows: pd.DataFrame) -> list[str]:
+        tokens = [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer(prompts_of(rows))["input_ids"]]
+        results = translator.translate_batch(
+            tokens,
+            beam_size=1,
+            max_decoding_length=config.max_new_tokens,
+            min_decoding_length=config.min_new_tokens or 1,
+            no_repeat_ngram_size=config.no_repeat_ngram_size,
+            repetition_penalty=config.repetition_penalty,
+        )
+        ids = [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
+        return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    return write
+
+
+def _measure_http(model: Path, prompts: pd.DataFrame, requests_each: int) -> None:
+    import requests
+
+    port = 18765
+    address = f"http://127.0.0.1:{port}"
+    words = ["mlflow", "models", "serve", "-m", str(model), "--env-manager", "local", "-p", str(port)]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+    rows = itertools.cycle(prompts.to_dict("records"))
+    bodies = [{"dataframe_records": [next(rows)], "params": GREEDY} for _ in range(requests_each)]
+
+    def ask(body: dict[str, Any]) -> float:
+        started = time.perf_counter()
+        requests.post(f"{address}/invocations", json=body, timeout=600).raise_for_status()
+        return 1000 * (time.perf_counter() - started)
+
+    with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while not _answers(f"{address}/ping"):
+                time.sleep(0.5)
+            for body in bodies[:4]:
+                ask(body)
+            print("\n| clients | p50 (ms) | p95 (ms) | requests per second |\n| ---: | ---: | ---: | ---: |")
+            for clients in (1, 8):
+                started = time.perf_counter()
+                with ThreadPoolExecutor(clients) as pool:
+                    times = sorted(pool.map(ask, bodies))
+                rate = len(bodies) / (time.perf_counter() - started)
+                print(f"| {clients} | {_share(times, 0.5):.0f} | {_share(times, 0.95):.0f} | {rate:.1f} |", flush=True)
+        finally:
+            server.terminate()
+
+
+def _answers(address: str) -> bool:
+    import requests
+
+    try:
+        return requests.get(address, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def _share(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("adapter", type=Path, help="adapter folder of a finished training")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 64])
+    parser.add_argument("--requests", type=int, default=40, help="HTTP requests per number of clients; 0: no server")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
