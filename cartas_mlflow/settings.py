@@ -159,7 +159,7 @@ class GenerationSettings(Section):
 
 
 class EvaluationSettings(Section):
-    batch_size: int = Field(32, ge=1, le=4096, description="leituras geradas por vez")
+    batch_size: int = Field(128, ge=1, le=4096, description="leituras geradas por vez")
     every_epochs: int = Field(1, ge=1, le=10_000, description="épocas entre avaliações")
     copied_words: int = Field(
         12, ge=2, le=1000, description="palavras seguidas de um texto de treino que contam como cópia"
