@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file
+from trainings import environment_elsewhere
 
 from cartas_mlflow.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
 from cartas_mlflow.config import PROJECT_ROOT
@@ -187,6 +188,32 @@ def test_an_interrupted_pre_training_goes_on_in_its_run_to_the_same_weights(
     again = pretrain(overrides=settings)
     assert any(line.startswith("O pré-treino já está completo") for line in said)
     assert all((load_file(again / "model.safetensors")[name] == theirs[name]).all() for name in theirs)
+
+
+@pytest.mark.slow
+def test_mlflow_run_goes_on_with_a_pre_training_in_the_run_that_it_opened(
+    settings: dict[str, str], tracking_store: str
+) -> None:
+    pretrain(overrides={**settings, "pretrain.minutes": "0.0001"})
+    (first,) = runs_of(tracking_store)
+    words = [word for key, value in settings.items() for word in ("-P", f"{key}={value}")]
+    project = ["mlflow", "run", str(PROJECT_ROOT), "-e", "pretrain", "--env-manager", "local"]
+    done = subprocess.run(
+        [*project, "--experiment-name", "cartas-ptt5", *words],
+        env=environment_elsewhere(MLFLOW_TRACKING_URI=tracking_store, PYTHONPATH=str(PROJECT_ROOT)),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^Continuando do passo 1 \(", done.stdout, re.MULTILINE)
+    (second,) = (run for run in runs_of(tracking_store) if run.info.run_id != first.info.run_id)
+    assert second.info.status == "FINISHED"
+    assert second.data.tags["resumed_from"] == first.info.run_id
+    assert second.data.params["pretrain.rows"] == "8"
+    assert [step for step, _ in curve(tracking_store, second, "eval_nats_per_piece")][:2] == [20, 40]
 
 
 def test_the_command_answers_an_interruption_with_its_own_exit_code(
