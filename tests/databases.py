@@ -86,7 +86,8 @@ def _programs() -> Path:
     if found is not None:
         return Path(found).parent
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    assert installed, "these tests need a PostgreSQL server's programs: apt-get install postgresql"
+    if not installed:
+        pytest.skip("needs a PostgreSQL server's programs: apt-get install postgresql")
     return installed[-1].parent
 
 
