@@ -5,7 +5,7 @@
 Same adapter, same prompts (the bundled table's), same greedy decoding, same machine:
 
 - this project: the logged pyfunc, loaded and called through MLflow;
-- the tutorial's pyfunc: PeftModel not merged, one ``generate`` per row, every prompt padded to the limit of the training
+- the tutorial's pyfunc: PeftModel not merged, one ``generate`` per row, every prompt padded to the training's limit
   (its class is called directly, without what MLflow adds);
 - the same without the padding;
 - bare: one batched ``model.generate`` on the merged model, nothing around it;
