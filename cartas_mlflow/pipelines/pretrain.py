@@ -29,7 +29,8 @@ def pretrain(config_path: str = CONFIG, overrides: Mapping[str, Any] | None = No
     say("1. Carregando configurações...")
     config = load_config(config_path, overrides)
     session = begin_pretraining(config)
-    sources = phases.prepare_machine(config, session)
+    sources = phases.read_origins(config, session)
+    phases.prepare_machine(config)
     with (
         keep_log(session.log_file),
         open_run(config.tracking, resume_run_id=session.run_id, log_file=session.log_file) as run,
@@ -47,7 +48,7 @@ def pretrain(config_path: str = CONFIG, overrides: Mapping[str, Any] | None = No
 
         say("5. INICIANDO PRÉ-TREINO...")
         watch = record.Watch(run, session, config.pretrain, training, corpus, tokenizer)
-        if phases.learn(config, training, corpus, tokenizer, watch).interrupted:
+        if phases.learn(config, training, corpus, tokenizer, watch):
             say(f"✅ Checkpoint salvo em: {session.checkpoint}")
             say(record.how_to_go_on(session))
             raise RunInterrupted(record.how_to_go_on(session))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import decimal, say
@@ -35,19 +34,11 @@ if TYPE_CHECKING:
 COMPILERS = ("g++", "clang++", "c++")
 
 
-@dataclass(frozen=True)
-class Learning:
-    """How the learning ended."""
-
-    interrupted: bool
-
-
-def prepare_machine(config: ExperimentConfig, session: PretrainingSession) -> tuple[Source, ...]:
-    """Set the number of cores, and see that what comes last will not fail: the compiler, the corpus's origins.
+def prepare_machine(config: ExperimentConfig) -> None:
+    """Set the number of cores, and see that there is a compiler where one is asked for.
 
     Raises:
         SettingError: there is nothing to compile with.
-        DataError: ``sources.json`` of the corpus is not as it should be.
     """
     import torch
 
@@ -59,7 +50,15 @@ def prepare_machine(config: ExperimentConfig, session: PretrainingSession) -> tu
             "pretrain.compile=true precisa de um compilador de C++, e este computador não tem; instale o g++ ou use "
             "pretrain.compile=false."
         )
-    unknown = sorted(settings.source_weights.keys() - {path.stem for path in session.texts})
+
+
+def read_origins(config: ExperimentConfig, session: PretrainingSession) -> tuple[Source, ...]:
+    """Where the texts come from, for the card; and say which weights are for texts that are not there.
+
+    Raises:
+        DataError: ``sources.json`` of the corpus is not as it should be.
+    """
+    unknown = sorted(config.pretrain.source_weights.keys() - {path.stem for path in session.texts})
     if unknown:
         say(f"Pesos sem arquivo no corpus, sem efeito: {', '.join(unknown)}")
     return read_sources(session.texts[0].parent)
@@ -129,11 +128,14 @@ def learn(
     corpus: PretrainingCorpus,
     tokenizer: PreTrainedTokenizerBase,
     watch: Watch,
-) -> Learning:
-    """Train until the last token, the end of the time, or an interruption; the checkpoint is saved in any case."""
+) -> bool:
+    """Train until the last token, the end of the time, or an interruption; whether it was the latter.
+
+    The checkpoint is saved in any case.
+    """
     if is_complete(config, training):
         say("O pré-treino já está completo; a base é gravada de novo. Para ir além, aumente pretrain.total_tokens.")
-        return Learning(interrupted=False)
+        return False
     settings = config.pretrain
     if training.progress.step == 0:
         watch.measure()
@@ -143,11 +145,13 @@ def learn(
         tokenizer.convert_tokens_to_ids("<extra_id_0>"),
         *describe_vocabulary(tokenizer, padded_vocabulary_size(settings.vocabulary)),
     )
+    if settings.compile:
+        say("Compilando o passo (um minuto ou mais, sem notícias)...")
     interruption = Interruption()
     with interruption.listen():
         training.run(corpus, objective, stop_when(watch, lambda: interruption.requested))
         watch.save()
-    return Learning(interruption.requested and not is_complete(config, training))
+    return interruption.requested and not is_complete(config, training)
 
 
 def is_complete(config: ExperimentConfig, training: Pretraining) -> bool:

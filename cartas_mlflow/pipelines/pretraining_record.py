@@ -189,7 +189,7 @@ def log_ending(
     for line in lines:
         say(f"📊 {line[0].upper()}{line[1:]}")
     if not complete:
-        say(f"⏱️ O tempo (pretrain.minutes) acabou antes do fim; o mesmo comando continua. {how_to_go_on(session)}")
+        say(f"⏱️ O tempo (pretrain.minutes) acabou antes do fim. {how_to_go_on(session)}")
     say(f"Para usá-la: python -m cartas_mlflow train --config configs/mini.yaml --model.name {session.base}")
 
 
