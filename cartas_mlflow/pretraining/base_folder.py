@@ -13,8 +13,6 @@ import torch
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-FINE_TUNING_DROPOUT = 0.1  # PTT5's; pre-training runs without
-
 
 def write_base_folder(model: T5ForConditionalGeneration, tokenizer_folder: Path, folder: Path, card: str) -> None:
     """Write ``folder`` aside and put it in place in one rename; an older folder of that name is replaced.
@@ -29,7 +27,6 @@ def write_base_folder(model: T5ForConditionalGeneration, tokenizer_folder: Path,
     aside.mkdir(parents=True)
     published = T5ForConditionalGeneration(model.config)
     published.load_state_dict(model.state_dict())
-    published.config.dropout_rate = FINE_TUNING_DROPOUT
     with _no_bars():
         published.to(torch.bfloat16).save_pretrained(aside)
     for name in ("tokenizer.json", "tokenizer_config.json", "spiece.model"):
