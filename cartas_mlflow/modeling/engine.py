@@ -61,11 +61,10 @@ class FastEngine:
     def writes_the_same(settings: GenerationSettings) -> bool:
         """Whether the engine's texts are those of :func:`~cartas_mlflow.modeling.generation.generate_texts`.
 
-        Sampling draws from other random numbers. In a beam search, CTranslate2 spreads the probability of what a
-        constraint forbids over the other tokens, where transformers leaves it out of the sum.
+        Sampling draws from other random numbers. In a beam search, CTranslate2 applies the repetition penalty to the
+        logits, transformers to their logarithms as probabilities.
         """
-        constrained = settings.no_repeat_ngram_size or settings.min_new_tokens or settings.repetition_penalty != 1
-        return not settings.do_sample and not (settings.num_beams > 1 and constrained)
+        return not settings.do_sample and (settings.num_beams == 1 or settings.repetition_penalty == 1)
 
     def generate(self, prompts: Sequence[list[int]], settings: GenerationSettings, sequences: int) -> list[list[int]]:
         """Token ids of ``sequences`` texts per prompt, prompt after prompt, without the special ones."""

@@ -84,7 +84,8 @@ def decoding_config(model: PreTrainedModel | PeftModel, settings: GenerationSett
         if settings.do_sample
         else {}
     )
-    beams = {"length_penalty": settings.length_penalty, "early_stopping": True} if settings.num_beams > 1 else {}
+    # A beam search compares sums of log-probabilities: what a constraint forbids is shared out among the other tokens.
+    beams = {"length_penalty": settings.length_penalty, "early_stopping": True, "renormalize_logits": True}
     return GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         min_new_tokens=settings.min_new_tokens or None,
@@ -97,5 +98,5 @@ def decoding_config(model: PreTrainedModel | PeftModel, settings: GenerationSett
         eos_token_id=model.config.eos_token_id,
         use_cache=True,
         **sampling,
-        **beams,
+        **(beams if settings.num_beams > 1 else {}),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from trainings import EXPERIMENT, RECIPE, Trainings, in_store
+from trainings import EXPERIMENT, RECIPE, Trainings, environment_elsewhere, in_store
 
 from cartas_mlflow.cli import main
+from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import RegistryError, SettingError, TrackingError
 from cartas_mlflow.modeling.base import find_base
 from cartas_mlflow.pipelines.candidates import reading_id
@@ -326,6 +328,36 @@ def test_a_training_may_end_with_the_promotion(
     assert version.run_id == result.run_id
     assert "11. Registrando o modelo e comparando com o campeão..." in said
     assert said[-1] == "Para servir: mlflow models serve -m models:/cartas-ptt5@champion --env-manager local"
+
+
+@pytest.mark.slow
+def test_mlflow_run_promotes_and_generates(trainings: Trainings, settings: dict[str, Any], tmp_path: Path) -> None:
+    def mlflow_run(entry: str, **values: str) -> None:
+        words = [word for name, value in values.items() for word in ("-P", f"{name}={value}")]
+        subprocess.run(
+            ["mlflow", "run", str(PROJECT_ROOT), "--env-manager", "local", "-e", entry, *words],
+            cwd=tmp_path,
+            env=environment_elsewhere(MLFLOW_TRACKING_URI=trainings.uri, PYTHONPATH=str(PROJECT_ROOT)),
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+
+    name, output = settings["registry.name"], tmp_path / "uma leitura.csv"
+    named = {"registry.name": name, "tracking.experiment": EXPERIMENT}
+    mlflow_run("promote", force="true", **named)
+    assert champion(settings) == "1"
+    prompt = {"carta": "O Louco", "evento": "Ano Novo", "secao": "Luz", "tema": "Amor"}
+    mlflow_run("generate", **prompt, output=str(output), **{"registry.name": name})
+    with output.open(encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row.pop("texto")
+    assert row == prompt
+    runs = MlflowClient().search_runs(["0"], "attributes.status = 'FINISHED'")
+    assert {run.info.run_name for run in runs} >= {
+        f"promoção de {name} 1",
+        f"leituras de models:/{name}@champion",
+    }
 
 
 @pytest.mark.slow
