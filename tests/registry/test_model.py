@@ -84,7 +84,7 @@ def files_of(uri: str, folder: Path) -> dict[str, Path]:
 
 def test_it_writes_what_the_evaluation_wrote(generator: ReadingGenerator, evaluated: pd.DataFrame) -> None:
     assert generator.write(evaluated[FIELDS]) == list(evaluated["gerado"])
-    assert len(set(evaluated["gerado"])) > 10
+    assert len(set(evaluated["gerado"])) > 5
 
 
 def test_it_writes_the_same_in_any_order_and_company(generator: ReadingGenerator, evaluated: pd.DataFrame) -> None:
