@@ -13,11 +13,16 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import signal
+
 import pytest
 
 from cartas_mlflow.config import PROJECT_ROOT
 
 pytest_plugins = ["databases", "trainings"]
+
+# A job started in the background ignores Ctrl+C from its start; these tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BUNDLED = PROJECT_ROOT / "data" / "cartas.csv"
 
