@@ -49,7 +49,8 @@ def make_refusals_clear() -> None:
 
 
 def clearly_refusing(invocations: Callable[..., Any]) -> Callable[..., Any]:
-    """``scoring_server.invocations``, given each request in the one form that keeps its cells as they were sent."""
+    """``scoring_server.invocations``, given each request in the one form that keeps its cells as they were sent; the
+    readings that it answers with keep their accents, which it escapes."""
 
     @wraps(invocations)
     def answer(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
@@ -58,7 +59,8 @@ def clearly_refusing(invocations: Callable[..., Any]) -> Callable[..., Any]:
             generator = model.unwrap_python_model()
             generator.read(pd.DataFrame(rows, dtype=object), params, generator.serving)
             body = json.dumps({"dataframe_records": rows, "params": params})
-            return invocations(body.encode(), "application/json", model, input_schema)
+            reply = invocations(body.encode(), "application/json", model, input_schema)
+            return reply._replace(response=json.dumps(json.loads(reply.response), ensure_ascii=False))
         except Refusal as refusal:
             return _response(refusal.sentence, refusal.status)
         except RequestError as error:

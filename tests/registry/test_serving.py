@@ -98,6 +98,13 @@ def test_the_whole_validation_set_is_answered_with_the_evaluations_texts(
     assert server.texts([row for row, _ in evaluated]) == [text for _, text in evaluated]
 
 
+def test_accents_are_answered_as_they_are(server: Server, evaluated: list[tuple[dict[str, str], str]]) -> None:
+    wild = {"do_sample": True, "temperature": 3.0}
+    reply = server.post({"dataframe_records": [row for row, _ in evaluated], "params": wild})
+    assert set("ãéç") <= set(reply.content.decode("utf-8"))
+    assert "\\u" not in reply.text
+
+
 def test_parameters_reach_the_model(server: Server, evaluated: list[tuple[dict[str, str], str]]) -> None:
     row, text = evaluated[0]
     (short,) = server.texts([row], max_new_tokens=4)
