@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.modeling.base import choose_quantization
-from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware, is_lack_of_memory
+from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware, is_lack_of_memory, measure_bfloat16_gain
 from cartas_mlflow.modeling.precision import activation_bytes, choose_micro_batch, choose_precision
 from cartas_mlflow.settings import ModelSettings
 
@@ -29,13 +30,37 @@ def micro_batch(requested: Any = "auto", batch: int = 8, free: float = 8.0, toke
 # The number format
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_bfloat16_where_the_device_computes_it_else_float32(device: str) -> None:
-    with_it = choose_precision("auto", machine(device, bfloat16=True))
+def never_asked() -> float:
+    raise AssertionError("nothing hangs on this measurement")
+
+
+def test_bfloat16_where_a_gpu_computes_it_else_float32() -> None:
+    with_it = choose_precision("auto", machine("cuda", bfloat16=True), never_asked)
     assert (with_it.dtype, with_it.reason) == ("bfloat16", "o hardware calcula bfloat16 nativamente")
-    without = choose_precision("auto", machine(device))
+    assert with_it.warning is None
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_float32_where_there_is_no_bfloat16(device: str) -> None:
+    without = choose_precision("auto", machine(device), never_asked)
     assert (without.dtype, without.reason) == ("float32", "o hardware não tem bfloat16 nativo")
-    assert with_it.warning is without.warning is None
+    assert without.warning is None
+
+
+@pytest.mark.parametrize(
+    ("gain", "dtype", "shown"), [(0.53, "float32", "0,5"), (1.2, "float32", "1,2"), (1.6, "bfloat16", "1,6")]
+)
+def test_a_cpu_with_bfloat16_takes_it_only_where_it_is_clearly_faster(gain: float, dtype: str, shown: str) -> None:
+    """Some with the instructions compute it at half the speed of float32."""
+    chosen = choose_precision("auto", machine(bfloat16=True), lambda: gain)
+    measured = f"medido agora: nesta CPU, bfloat16 tem {shown} vez a velocidade de float32"
+    assert (chosen.dtype, chosen.reason, chosen.warning) == (dtype, measured, None)
+
+
+def test_the_gain_of_bfloat16_is_measured_in_a_moment() -> None:
+    started = time.perf_counter()
+    assert 0.01 < measure_bfloat16_gain() < 100
+    assert time.perf_counter() - started < 10
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -67,7 +92,7 @@ def test_float16_on_a_cpu_is_said_to_be_float32() -> None:
     [("cuda", True, "bfloat16"), ("cuda", False, "float32"), ("cpu", True, "bfloat16"), ("cpu", False, "float32")],
 )
 def test_4_bit_products_are_computed_in_the_training_s_format(device: str, bfloat16: bool, compute: str) -> None:
-    precision = choose_precision("auto", machine(device, bfloat16=bfloat16))
+    precision = choose_precision("auto", machine(device, bfloat16=bfloat16), lambda: 2.0)
     chosen = choose_quantization(ModelSettings(quantization="true"), device, precision.dtype)
     assert (chosen.kind, chosen.double, chosen.compute) == ("nf4", True, compute)
 
