@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cartas_mlflow.config import vary
-from cartas_mlflow.console import decimal, hushed, say
+from cartas_mlflow.console import decimal, duration, hushed, say
 from cartas_mlflow.errors import SearchError
 from cartas_mlflow.pipelines import fitting, training_record
 from cartas_mlflow.pipelines.trial import Bench
@@ -54,16 +55,34 @@ def log_search(run: SearchRun, study: SharedStudy, space: Space, bench: Bench) -
     run.set_tag(BUDGET, study.settings.trials)
 
 
-def log_progress(study: SharedStudy, run: SearchRun) -> None:
-    """Tell of the trials that ended since anybody last did, and add them to the series of the best value."""
+def log_progress(study: SharedStudy, run: SearchRun, since: datetime) -> None:
+    """Tell of the trials that ended, whoever did them, and add them to the series of the best value.
+
+    Args:
+        since: when this process began to search; the time that is left is told at the pace since then.
+    """
     metric = study.settings.metric
     news = study.newly_finished()
     counted = {trial.number for trial in study.trials()}
-    for place, trial, best in news:
-        if best is not None:
-            run.log_metric(f"best_{metric}", best, place)
-        account = _account(trial, metric) if trial.number in counted else f"Tentativa {trial.number}: será refeita"
-        say(f"{account} · melhor até aqui: {_value(best)} ({place}ª a terminar)")
+    for end in news:
+        if end.first and end.best is not None:
+            run.log_metric(f"best_{metric}", end.best, end.place)
+        number = end.trial.number
+        account = _account(end.trial, metric) if number in counted else f"Tentativa {number}: será refeita"
+        say(f"{account} · melhor até aqui: {_value(end.best)}")
+    if news:
+        say(_pace(study, since))
+
+
+def _pace(study: SharedStudy, since: datetime) -> str:
+    """How many trials are done, and the time that is left at the pace of all processes since then."""
+    ends = [trial.datetime_complete for trial in study.trials() if trial.datetime_complete is not None]
+    lately = [end for end in ends if end >= since]
+    left = study.settings.trials - len(ends)
+    done = f"  {len(ends)} de {study.settings.trials} tentativas prontas"
+    if not lately or left <= 0:
+        return done
+    return f"{done}; restam cerca de {duration((max(lately) - since).total_seconds() / len(lately) * left)}"
 
 
 def close_study(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> None:

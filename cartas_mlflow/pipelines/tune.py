@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,7 @@ def _join(study: SharedStudy, bench: Bench, space: Space, source: str, given: Ma
 
 
 def _work(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> bool:
-    config, started = bench.settled.config, time.monotonic()
+    config, started, since = bench.settled.config, time.monotonic(), datetime.now()  # Optuna's times have no zone
 
     def has_time() -> bool:
         return config.search.timeout is None or time.monotonic() - started < config.search.timeout
@@ -141,10 +142,10 @@ def _work(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder
         config,
         lambda claimed: try_settings(bench, claimed, folder, run.id),
         before=has_time,
-        after=lambda: search_record.log_progress(study, run),
+        after=lambda: search_record.log_progress(study, run, since),
         on_wait=lambda others: say(f"⏳ Esperando {others} tentativas de outros processos..."),
     )
-    search_record.log_progress(study, run)
+    search_record.log_progress(study, run, since)
     say(f"⏱️ {duration(time.monotonic() - started)} de busca neste processo")
     return complete
 

@@ -6,8 +6,7 @@ import importlib.metadata
 import json
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from cartas_mlflow.modeling.engine import DISTRIBUTION, FastEngine
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.modeling.lora import load_adapter
+from cartas_mlflow.registry.batching import RequestBatcher
 from cartas_mlflow.registry.requests import PARAMETERS, check_work, read_parameters, read_rows
 from cartas_mlflow.registry.server import make_refusals_clear
 from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ModelSettings, ServingSettings
@@ -93,7 +93,8 @@ class ServedModel:
 class ReadingGenerator(PythonModel):
     """Text columns in (those that the template uses), a column ``texto`` out.
 
-    With ``num_return_sequences=n`` each row gives n consecutive rows. Thread-safe: one generation at a time.
+    With ``num_return_sequences=n`` each row gives n consecutive rows. Thread-safe: one generation at a time,
+    which requests that came meanwhile and ask for the same kind of texts share.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -108,7 +109,7 @@ class ReadingGenerator(PythonModel):
         model = load_adapter(load_base(base, inspect_hardware().device), adapter, base).merge_and_unload()
         self.model, self.tokenizer = model.eval(), load_tokenizer(adapter)
         self.engine = FastEngine(self.model, self.tokenizer) if self.serving.engine == DISTRIBUTION else None
-        self.lock = threading.Lock()
+        self.batcher = RequestBatcher()
 
     # Of any other hint than a DataFrame's MLflow would make the signature.
     def predict(
@@ -158,11 +159,12 @@ class ReadingGenerator(PythonModel):
         texts, settings, sequences = self.read(prompts, params, limits)
         # As many texts at once as in the evaluation, whatever the number of beams: the memory that it needs is known.
         at_once = self.served.batch_size * self.defaults.num_beams // max(sequences, settings.num_beams)
-        with self.lock:
+
+        def generate(together: Sequence[str]) -> list[str]:
             return generate_texts(
                 self.model,
                 self.tokenizer,
-                texts,
+                together,
                 settings,
                 batch_size=min(max(1, at_once), self.served.batch_size),
                 max_length=self.served.max_length,
@@ -170,6 +172,10 @@ class ReadingGenerator(PythonModel):
                 engine=self.engine,
                 on_progress=on_progress,
             )
+
+        # A draw hangs on the company it is made in, and progress is one caller's.
+        alone = settings.do_sample or on_progress is not None
+        return self.batcher.answer(texts, None if alone else (settings, sequences), generate)
 
     def _locate_base(self, context: PythonModelContext) -> BaseLocation:
         name, revision = self.served.base_name, self.served.base_revision

@@ -191,7 +191,15 @@ def _draw_parallel(view: StudyView) -> Figure:
         axes.axvline(place, color=GRID, linewidth=1)
         for value, height in _ends(scale):
             axes.annotate(
-                _text(value), (place, height), xytext=(4, 0), textcoords="offset points", fontsize=7.5, color=MUTED
+                _text(value),
+                (place, height),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7.5,
+                color=MUTED,
+                bbox={"color": "white", "alpha": 0.8, "pad": 0.5},
+                zorder=4,
             )
         axes.annotate(
             name.replace(".", ".\n"),

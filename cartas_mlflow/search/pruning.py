@@ -34,5 +34,7 @@ class Pruning(TrainerCallback):
     ) -> None:
         epoch = round(state.epoch or 0)
         self.trial.report(metrics[f"eval_{self.metric}"], epoch)
-        if not self.spared and epoch < args.num_train_epochs and self.trial.should_prune():
+        # The pruner is asked about a spared trial too: it takes note of a trial when it is asked.
+        weak = epoch < args.num_train_epochs and self.trial.should_prune()
+        if weak and not self.spared:
             self.pruned = control.should_training_stop = True

@@ -61,6 +61,18 @@ class Claimed:
             self.trial.set_user_attr(name, value)
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A trial that ended. ``best``: the best value until then, None as long as no trial was complete."""
+
+    place: int
+    """In the order of the ends, from 1."""
+    trial: FrozenTrial
+    best: float | None
+    first: bool
+    """No other process was told of it before."""
+
+
 class SharedStudy:
     """One study as one process sees it; used ``with``, its connections are closed at the end.
 
@@ -83,6 +95,7 @@ class SharedStudy:
         self.storage.heartbeat_stale_trial_callback = self._revive
         self.study: Study | None = None
         self.worker = 0
+        self._heard = 0
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +153,7 @@ class SharedStudy:
                 self.study.set_user_attr(_TERMS, dict(terms))
             self.worker = attributes.get(_WORKERS, 0) + 1
             self.study.set_user_attr(_WORKERS, self.worker)
+            self._heard = len(attributes.get(_SHOWN, []))
         epochs = space.largest("training.epochs", config)
         self.study.pruner = choose_pruner(settings, config.evaluation.every_epochs, int(epochs))
         # The same seed in two workers, or in the same one started again, would repeat the same choices.
@@ -224,25 +238,24 @@ class SharedStudy:
         complete = [trial for trial in self.trials() if is_complete(trial)]
         return min(complete, key=lambda trial: (sign * trial.value, trial.number), default=None)
 
-    def newly_finished(self) -> list[tuple[int, FrozenTrial, float | None]]:
-        """(place in the order of finishing, trial, best value so far) of the trials that no process was told of yet.
-
-        Every finished trial is told to one process, once.
-        """
+    def newly_finished(self) -> list[Finished]:
+        """The trials that ended since this process asked last (or joined), in the order of their ends."""
         with self.alone():
             finished = {trial.number: trial for trial in self.all_trials() if trial.state.is_finished()}
             shown = self._open_study().user_attrs.get(_SHOWN, [])
             new = sorted(finished.keys() - set(shown), key=lambda number: finished[number].datetime_complete)
-            self._open_study().set_user_attr(_SHOWN, [*shown, *new])
+            if new:
+                self._open_study().set_user_attr(_SHOWN, [*shown, *new])
         choose = min if self.settings.metric == "loss" else max
-        told: list[tuple[int, FrozenTrial, float | None]] = []
+        told: list[Finished] = []
         best = None
         for place, number in enumerate([*shown, *new], start=1):
             if is_complete(finished[number]):
                 value = finished[number].value
                 best = value if best is None else choose(best, value)
-            told.append((place, finished[number], best))
-        return told[len(shown) :]
+            told.append(Finished(place, finished[number], best, first=place > len(shown)))
+        heard, self._heard = self._heard, len(told)
+        return told[heard:]
 
     def _do_one(
         self, space: Space, config: ExperimentConfig, objective: Callable[[Claimed], float], turn: ExitStack

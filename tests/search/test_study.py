@@ -20,7 +20,15 @@ from cartas_mlflow.errors import SearchError, TrackingError, TrainingError
 from cartas_mlflow.search.pruning import Pruning
 from cartas_mlflow.search.space import Known, Space, parse_space
 from cartas_mlflow.search.storage import VARIABLE, find_storage
-from cartas_mlflow.search.study import MAX_RETRIES, Claimed, SharedStudy, choose_pruner, choose_sampler, facts_of
+from cartas_mlflow.search.study import (
+    MAX_RETRIES,
+    Claimed,
+    Finished,
+    SharedStudy,
+    choose_pruner,
+    choose_sampler,
+    facts_of,
+)
 from cartas_mlflow.settings import ExperimentConfig, SearchSettings
 
 Join = Callable[..., "Colleague"]
@@ -261,17 +269,30 @@ def test_known_settings_are_tried_first_and_only_once(tmp_path: Path, join: Join
     assert seen[1][1] == {"lora.dropout": 0.2, "training.batch_size": 3}
 
 
-def test_every_finished_trial_is_told_to_one_process_in_the_order_of_finishing(tmp_path: Path, join: Join) -> None:
+def test_every_process_is_told_of_every_end_and_one_of_them_first(tmp_path: Path, join: Join) -> None:
     one, other = join(tmp_path, trials=4), join(tmp_path, trials=4)
     values = iter([0.2, 0.1, 0.4, 0.3])
-    told: list[tuple[int, int, float | None]] = []
+    told: dict[Colleague, list[Finished]] = {one: [], other: []}
+    turns = iter([one, other, one, one])
 
     def listen(who: Colleague) -> None:
-        told.extend((place, trial.number, best) for place, trial, best in who.study.newly_finished())
+        told[who].extend(who.study.newly_finished())
 
-    one.work(lambda claimed: next(values), after=lambda: listen(one if len(told) % 2 else other))
+    one.work(lambda claimed: next(values), after=lambda: listen(next(turns)))
+    listen(one)
     listen(other)
-    assert told == [(1, 0, 0.2), (2, 1, 0.2), (3, 2, 0.4), (4, 3, 0.4)]
+    ends = [(1, 0, 0.2), (2, 1, 0.2), (3, 2, 0.4), (4, 3, 0.4)]
+    for heard in told.values():
+        assert [(end.place, end.trial.number, end.best) for end in heard] == ends
+    assert [end.place for end in told[one] if end.first] == [1, 3, 4]
+    assert [end.place for end in told[other] if end.first] == [2]
+
+
+def test_who_joins_later_is_not_told_what_was_told_before(tmp_path: Path, join: Join) -> None:
+    one = join(tmp_path, trials=2)
+    one.work()
+    assert len(one.study.newly_finished()) == 2
+    assert join(tmp_path, trials=2).study.newly_finished() == []
 
 
 def test_a_study_is_closed_once_for_the_trials_that_it_has(tmp_path: Path, join: Join) -> None:
@@ -289,7 +310,7 @@ def test_with_a_loss_the_smallest_value_is_the_best(tmp_path: Path, join: Join) 
     colleague, values = join(tmp_path, trials=3, metric="loss"), iter([3.0, 1.0, 2.0])
     colleague.work(lambda claimed: next(values))
     assert colleague.study.best().value == 1.0
-    assert [best for _, _, best in colleague.study.newly_finished()] == [3.0, 1.0, 1.0]
+    assert [end.best for end in colleague.study.newly_finished()] == [3.0, 1.0, 1.0]
 
 
 def test_time_that_is_up_stops_before_the_next_trial(tmp_path: Path, join: Join) -> None:
@@ -367,13 +388,16 @@ def test_a_weak_trial_is_cut_by_its_epochs_and_keeps_its_last_value(pruner: str,
     assert cut.value == pytest.approx(0.1 + 0.01 * epochs[0])
 
 
-def test_known_settings_are_never_cut(tmp_path: Path, join: Join) -> None:
+def test_known_settings_are_never_cut_and_the_pruner_takes_note_of_them(tmp_path: Path, join: Join) -> None:
     from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    asked: list[int] = []
 
     class Cutting:
         """A pruner that would cut everything."""
 
         def prune(self, study: Any, trial: Any) -> bool:
+            asked.append(trial.number)
             return True
 
     colleague, cut = join(tmp_path, trials=2), []
@@ -388,6 +412,7 @@ def test_known_settings_are_never_cut(tmp_path: Path, join: Join) -> None:
 
     colleague.work(objective)
     assert cut == [("conhecida", False), (None, True)]
+    assert asked == [0, 1]
 
 
 def _interrupted(claimed: Claimed) -> float:
