@@ -103,7 +103,8 @@ def where_to_look(experiment_id: str, run_id: str) -> str:
 
     uri = without_password(mlflow.get_tracking_uri())
     if uri.startswith(("http://", "https://")):
-        return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+        # The interface otherwise opens with its pages for agents and prompts, which have none for models.
+        return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
     return f"mlflow ui --backend-store-uri {uri}" if mlflow.is_tracking_uri_set() else "mlflow ui"
 
 

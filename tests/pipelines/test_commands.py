@@ -192,7 +192,9 @@ def test_mlflow_run_against_a_server_leaves_one_finished_run_with_what_was_typed
     assert "final_rougeL" in run.data.metrics
     adapter = {item.path for item in client.list_artifacts(run.info.run_id, "adapter")}
     assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/tokenizer.json"} <= adapter
-    page = f"{server.address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    page = (
+        f"{server.address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?workflowType=machine_learning"
+    )
     assert f"no experimento pela rede; veja em: {page}" in done.stdout
 
 

@@ -132,7 +132,7 @@ def test_addresses_are_shown_without_passwords(text: str, shown: str) -> None:
         (None, "mlflow ui"),
         ("sqlite:////tmp/mlflow.db", "mlflow ui --backend-store-uri sqlite:////tmp/mlflow.db"),
         ("postgresql://ana:segredo@banco/mlflow", "mlflow ui --backend-store-uri postgresql://banco/mlflow"),
-        ("http://ana:segredo@host:5000/", "http://host:5000/#/experiments/7/runs/abc"),
+        ("http://ana:segredo@host:5000/", "http://host:5000/#/experiments/7/runs/abc?workflowType=machine_learning"),
     ],
 )
 def test_a_run_is_to_be_looked_at_where_it_is(tracking_uri: pytest.MonkeyPatch, uri: str | None, place: str) -> None:
