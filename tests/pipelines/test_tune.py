@@ -271,9 +271,12 @@ def test_the_same_command_goes_on_with_the_study_and_adds_only_what_is_missing(
     before = [run.info.run_id for run in searched.trials()]
     assert searched.tune(study="noite", trials=4).trials == 4
     assert [run.info.run_id for run in searched.trials()] == before
-    result = searched.tune(study="noite", trials=5)
-    assert result.trials == 5
-    assert len(searched.trials()) == 5
+    result = searched.tune(study="noite", trials=6)
+    assert result.trials == 6
+    assert len(searched.trials()) == 6
+    told = [line for line in said if "tentativas prontas" in line]
+    assert told[0].startswith("  5 de 6 tentativas prontas; restam cerca de ")
+    assert told[1] == "  6 de 6 tentativas prontas"
     parents = {run.info.run_id for run in searched.runs() if run.data.tags.get("search.study") == "noite"}
     assert parents == {result.run_id}
     assert MlflowClient(searched.uri).get_run(result.run_id).info.status == "FINISHED"
