@@ -30,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # How long a thread waits by spinning (turns) before it sleeps. With none, a training of the embedded base takes 1.6
-    # times as long; with the library's 300,000, two trainings on the same cores take many times as long.
+    # How many turns a thread waits by spinning before it sleeps. With none, an epoch of the embedded base on two cores
+    # takes 1.5 times as long (GOMP_SPINCOUNT=0 python -m cartas_mlflow train --epochs 1); with the library's 300,000,
+    # two trainings on the same cores strangle each other.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     # bitsandbytes reports a kernel that it does without as soon as PEFT imports it.
