@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -63,23 +63,25 @@ def log_progress(study: SharedStudy, run: SearchRun, since: datetime) -> None:
     """
     metric = study.settings.metric
     news = study.newly_finished()
-    counted = {trial.number for trial in study.trials()}
+    if not news:
+        return
+    trials = study.trials()
+    counted = {trial.number for trial in trials}
     for end in news:
         if end.first and end.best is not None:
             run.log_metric(f"best_{metric}", end.best, end.place)
         number = end.trial.number
         account = _account(end.trial, metric) if number in counted else f"Tentativa {number}: será refeita"
         say(f"{account} · melhor até aqui: {_value(end.best)}")
-    if news:
-        say(_pace(study, since))
+    say(_pace(trials, study.settings.trials, since))
 
 
-def _pace(study: SharedStudy, since: datetime) -> str:
+def _pace(trials: Sequence[FrozenTrial], wanted: int, since: datetime) -> str:
     """How many trials are done, and the time that is left at the pace of all processes since then."""
-    ends = [trial.datetime_complete for trial in study.trials() if trial.datetime_complete is not None]
+    ends = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
     lately = [end for end in ends if end >= since]
-    left = study.settings.trials - len(ends)
-    done = f"  {len(ends)} de {study.settings.trials} tentativas prontas"
+    left = wanted - len(ends)
+    done = f"  {len(ends)} de {wanted} tentativas prontas"
     if not lately or left <= 0:
         return done
     return f"{done}; restam cerca de {duration((max(lately) - since).total_seconds() / len(lately) * left)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 Generate = Callable[[Sequence[str]], list[str]]
@@ -14,12 +15,7 @@ Generate = Callable[[Sequence[str]], list[str]]
 class _Request:
     prompts: Sequence[str]
     kind: Hashable
-    texts: list[str] | None = None
-    error: BaseException | None = None
-
-    @property
-    def answered(self) -> bool:
-        return self.texts is not None or self.error is not None
+    texts: Future[list[str]] = field(default_factory=Future)
 
 
 @dataclass
@@ -39,11 +35,9 @@ class RequestBatcher:
         request = _Request(prompts, object() if kind is None else kind)
         self._waiting.append(request)
         with self._turn:
-            if not request.answered:
+            if not request.texts.done():
                 self._answer_together([other for other in self._waiting if other.kind == request.kind], generate)
-        if request.error is not None:
-            raise request.error
-        return request.texts or []
+        return request.texts.result()
 
     def _answer_together(self, requests: Sequence[_Request], generate: Generate) -> None:
         for request in requests:
@@ -53,9 +47,10 @@ class RequestBatcher:
             texts = generate(prompts)
         except BaseException as error:
             for request in requests:
-                request.error = error
+                request.texts.set_exception(error)
             return
         each, start = len(texts) // len(prompts) if prompts else 0, 0
         for request in requests:
             end = start + each * len(request.prompts)
-            request.texts, start = texts[start:end], end
+            request.texts.set_result(texts[start:end])
+            start = end
