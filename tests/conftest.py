@@ -19,7 +19,7 @@ import pytest
 
 from cartas_mlflow.config import PROJECT_ROOT
 
-pytest_plugins = ["databases", "trainings"]
+pytest_plugins = ["databases", "finished", "trainings"]
 
 # A job started in the background ignores Ctrl+C from its start; these tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -111,6 +111,16 @@ def tracking_store(created_store: Path, tmp_path: Path, monkeypatch: pytest.Monk
     while mlflow.active_run():
         mlflow.end_run("KILLED")
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache of this test's own."""
+    from huggingface_hub import constants
+
+    folder = tmp_path / "hf" / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def writing_base(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bund
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     rows = bundled_rows[21 * CARDS :]
     prompts = [TEMPLATES["instrucao"].format(**row) for row in rows]
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(STEPS):
         chosen = torch.randperm(len(rows))[:8].tolist()
         batch = tokenizer([prompts[index] for index in chosen], padding=True, return_tensors="pt")

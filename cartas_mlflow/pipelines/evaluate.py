@@ -14,7 +14,7 @@ from cartas_mlflow.errors import DataError
 from cartas_mlflow.evaluation.confidence import METRICS, Interval, bootstrap
 from cartas_mlflow.evaluation.metrics import metric_signatures, score_texts
 from cartas_mlflow.modeling.engine import check_engine
-from cartas_mlflow.pipelines import candidates
+from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.model import ReadingGenerator
 from cartas_mlflow.registry.promotion import CHAMPION, METRIC_TITLES
 from cartas_mlflow.registry.requests import RequestError

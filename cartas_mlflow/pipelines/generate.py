@@ -18,7 +18,7 @@ from cartas_mlflow.console import say
 from cartas_mlflow.data.tables import read_table
 from cartas_mlflow.errors import DataError, SettingError
 from cartas_mlflow.modeling.engine import check_engine
-from cartas_mlflow.pipelines import candidates
+from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, ColumnNames, ExperimentConfig, ServingSettings

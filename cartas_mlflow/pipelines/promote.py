@@ -10,7 +10,7 @@ import pandas as pd
 
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.console import say
-from cartas_mlflow.pipelines import candidates
+from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.promotion import CHAMPION, Contest, Decision, promote, register, roll_back
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, RegistrySettings

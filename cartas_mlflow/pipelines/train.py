@@ -11,11 +11,11 @@ from cartas_mlflow.config import DEFAULT_CONFIG
 from cartas_mlflow.console import keep_log, say
 from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.modeling.lora import save_adapter
-from cartas_mlflow.pipelines import fitting, preparation, training_record
 from cartas_mlflow.pipelines.promote import promote_model
-from cartas_mlflow.pipelines.session import begin, say_interrupted
 from cartas_mlflow.registry.model import open_folder
 from cartas_mlflow.tracking.run import RunInterrupted, open_run
+from cartas_mlflow.training import fitting, preparation, record
+from cartas_mlflow.training.session import begin, say_interrupted
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         say("6. Tokenizando dados...")
         encoded = preparation.encode_data(config, base, data)
         setup = preparation.Setup(settled, data, base, model, count, encoded)
-        validation = training_record.log_start(run, session, setup)
+        validation = record.log_start(run, session, setup)
 
         say("7. Medindo as referências: modelo base sem ajuste, e consulta aos textos de treino...")
         score = fitting.reading_score(data, config.evaluation.copied_words)
         untuned = fitting.evaluate(setup, score, "Base sem ajuste")
         baselines = {"Base sem ajuste": untuned.metrics, "Consulta": fitting.score_lookup(data, score)}
-        training_record.log_baselines(run, baselines)
-        training_record.log_samples(run, data, untuned.texts, "base")
+        record.log_baselines(run, baselines)
+        record.log_samples(run, data, untuned.texts, "base")
 
         say("8. INICIANDO TREINAMENTO...")
         result = fitting.fit(
@@ -80,20 +80,20 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
             run_id=run.id,
             folder=session.checkpoints,
             resume=session.checkpoint,
-            on_texts=lambda epoch, texts: training_record.log_samples(run, data, texts, f"epoch-{epoch:03d}"),
+            on_texts=lambda epoch, texts: record.log_samples(run, data, texts, f"epoch-{epoch:03d}"),
         )
         if result.interrupted:
             raise RunInterrupted(say_interrupted(result.checkpoint))
 
         say("9. Avaliando o melhor adaptador...")
         save_adapter(model, base.tokenizer, session.adapter, base.location)
-        training_record.save_served(session, setup)
+        record.save_served(session, setup)
         served = open_folder(session.adapter)  # merged, on a base that is not quantised: the texts are those it serves
         final = fitting.evaluate(replace(setup, model=served.model), score, "Avaliação final")
-        training_record.log_samples(run, data, final.texts, "final")
+        record.log_samples(run, data, final.texts, "final")
 
         say("10. Salvando modelo treinado...")
-        training_record.log_result(run, session, setup, result, final, baselines, validation)
+        record.log_result(run, session, setup, result, final, baselines, validation)
         say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
 
     if config.registry.register_model:

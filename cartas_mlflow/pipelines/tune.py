@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING, Any
 from cartas_mlflow.config import resolve_aliases, vary
 from cartas_mlflow.console import duration, keep_log, say
 from cartas_mlflow.errors import TrackingError
-from cartas_mlflow.pipelines import candidates, preparation, search_record
-from cartas_mlflow.pipelines.known_settings import known_settings
-from cartas_mlflow.pipelines.local_workers import LocalWorkers, threads_per_worker
-from cartas_mlflow.pipelines.preparation import SettledBase
 from cartas_mlflow.pipelines.promote import promote_model
-from cartas_mlflow.pipelines.session import new_folder
-from cartas_mlflow.pipelines.trial import Bench, try_settings
+from cartas_mlflow.registry import candidates
+from cartas_mlflow.search import record
+from cartas_mlflow.search.known_settings import known_settings
+from cartas_mlflow.search.local_workers import LocalWorkers, threads_per_worker
+from cartas_mlflow.search.run import SearchRun, close_dead_run, open_search_run, take_over_run
 from cartas_mlflow.search.space import SEARCH_CONFIG, Space, is_searchable, load_search
 from cartas_mlflow.search.storage import find_storage
 from cartas_mlflow.search.study import SharedStudy, facts_of
+from cartas_mlflow.search.trial import Bench, try_settings
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.run import RunInterrupted, first_line
-from cartas_mlflow.tracking.search_run import SearchRun, close_dead_run, open_search_run, take_over_run
 from cartas_mlflow.tracking.store import store_folder
+from cartas_mlflow.training import preparation
+from cartas_mlflow.training.preparation import SettledBase
+from cartas_mlflow.training.session import new_folder
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -89,7 +91,7 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
             say("⏳ Tempo esgotado neste processo; outros seguem no estudo.")
         else:
             say("6. Reunindo os resultados...")
-            search_record.close_study(study, run, space, bench, folder)
+            record.close_study(study, run, space, bench, folder)
             if config.registry.register_model:
                 say("7. Registrando o melhor adaptador e comparando com o campeão...")
                 promote_model(candidates.connect(), run.id, config.registry)
@@ -125,7 +127,7 @@ def _join(study: SharedStudy, bench: Bench, space: Space, source: str, given: Ma
     run = SearchRun.resume(run_id, name)
     if inherited not in {None, run_id}:
         run.adopt(inherited, name)
-    search_record.log_search(run, study, space, bench)
+    record.log_search(run, study, space, bench)
     done = len(study.trials())
     say(f"Estudo {name} ({study.address}), trabalhador {study.worker}: {done} de {config.search.trials} tentativas")
     return run
@@ -142,10 +144,10 @@ def _work(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder
         config,
         lambda claimed: try_settings(bench, claimed, folder, run.id),
         before=has_time,
-        after=lambda: search_record.log_progress(study, run, since),
+        after=lambda: record.log_progress(study, run, since),
         on_wait=lambda others: say(f"⏳ Esperando {others} tentativas de outros processos..."),
     )
-    search_record.log_progress(study, run, since)
+    record.log_progress(study, run, since)
     say(f"⏱️ {duration(time.monotonic() - started)} de busca neste processo")
     return complete
 

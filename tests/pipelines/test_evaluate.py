@@ -17,8 +17,8 @@ from trainings import Trainings
 from cartas_mlflow.cli import main
 from cartas_mlflow.errors import DataError, RegistryError
 from cartas_mlflow.evaluation.metrics import METRIC_NAMES
-from cartas_mlflow.pipelines.candidates import find_candidate
 from cartas_mlflow.pipelines.evaluate import evaluate
+from cartas_mlflow.registry.candidates import find_candidate
 from cartas_mlflow.registry.promotion import register
 
 FIELDS = ["carta", "evento", "secao", "tema"]

@@ -21,8 +21,8 @@ from trainings import Trainings
 from cartas_mlflow.cli import main
 from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import DataError, RegistryError, SettingError, UserError
-from cartas_mlflow.pipelines.candidates import find_candidate
 from cartas_mlflow.pipelines.generate import generate, write_table
+from cartas_mlflow.registry.candidates import find_candidate
 from cartas_mlflow.registry.promotion import CHAMPION, register
 
 FIELDS = ["carta", "evento", "secao", "tema"]

@@ -21,9 +21,9 @@ from trainings import environment_elsewhere
 from cartas_mlflow.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
 from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import DataError, SettingError, TrainingError, UserError
-from cartas_mlflow.pipelines import pretraining_phases
 from cartas_mlflow.pipelines.pretrain import pretrain
 from cartas_mlflow.pipelines.train import train
+from cartas_mlflow.pretraining import phases as pretraining_phases
 from cartas_mlflow.tracking.run import RunInterrupted
 
 ESSAYS = sorted((PROJECT_ROOT / "data" / "arcanos").glob("*.md"))
@@ -97,7 +97,7 @@ def curve(store: str, run: Run, name: str) -> list[tuple[int, float]]:
 
 def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process a real SIGINT when so many steps are done."""
-    from cartas_mlflow.pipelines.pretraining_record import Watch
+    from cartas_mlflow.pretraining.record import Watch
 
     after_step = Watch.after_step
 

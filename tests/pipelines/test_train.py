@@ -20,8 +20,9 @@ from safetensors.numpy import load_file
 from cartas_mlflow.config import load_config
 from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.evaluation.metrics import METRIC_NAMES, metric_signatures
-from cartas_mlflow.pipelines import fitting, training_record
 from cartas_mlflow.tracking.run import RunInterrupted
+from cartas_mlflow.training import fitting
+from cartas_mlflow.training import record as training_record
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,6 @@ from cartas_mlflow.console import decimal, say
 from cartas_mlflow.data.prompts import prompt_template
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.modeling.interruption import Interruption
-from cartas_mlflow.pipelines.pretraining_record import Watch, stop_when
-from cartas_mlflow.pipelines.pretraining_session import PretrainingSession
 from cartas_mlflow.pretraining.base_card import Source, read_sources
 from cartas_mlflow.pretraining.corpus import (
     HELD_OUT_DOMAIN_PER_MILLE,
@@ -24,6 +22,8 @@ from cartas_mlflow.pretraining.corpus import (
 from cartas_mlflow.pretraining.essays import read_essays
 from cartas_mlflow.pretraining.model import build_model
 from cartas_mlflow.pretraining.objective import Objective, describe_vocabulary
+from cartas_mlflow.pretraining.record import Watch, stop_when
+from cartas_mlflow.pretraining.session import PretrainingSession
 from cartas_mlflow.pretraining.training import Pretraining
 from cartas_mlflow.pretraining.vocabulary import padded_vocabulary_size, train_vocabulary
 from cartas_mlflow.settings import ExperimentConfig

@@ -21,14 +21,15 @@ from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.lora import detach_adapter, save_adapter
 from cartas_mlflow.modeling.trainer import Evaluation
-from cartas_mlflow.pipelines import fitting, preparation, training_record
-from cartas_mlflow.pipelines.preparation import EncodedSplit, LoadedBase, PreparedData, SettledBase, Setup
-from cartas_mlflow.pipelines.session import Session
 from cartas_mlflow.search.pruning import Pruning
+from cartas_mlflow.search.run import STATE_TAG
 from cartas_mlflow.search.study import Claimed
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.run import OUTCOME_TAG, RunInterrupted, TrackedRun, open_run
-from cartas_mlflow.tracking.search_run import STATE_TAG
+from cartas_mlflow.training import fitting, preparation
+from cartas_mlflow.training import record as training_record
+from cartas_mlflow.training.preparation import EncodedSplit, LoadedBase, PreparedData, SettledBase, Setup
+from cartas_mlflow.training.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

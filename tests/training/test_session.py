@@ -13,9 +13,9 @@ from finished import Trained
 
 from cartas_mlflow.config import DEFAULT_CONFIG
 from cartas_mlflow.errors import SettingError, TrainingError
-from cartas_mlflow.pipelines import session as session_module
-from cartas_mlflow.pipelines.session import Session, begin, say_interrupted
 from cartas_mlflow.tracking.run import TrackedRun
+from cartas_mlflow.training import session as session_module
+from cartas_mlflow.training.session import Session, begin, say_interrupted
 
 RUN = TrackedRun("0123456789abcdef", "cartas-ptt5", inside_project=False)
 SPLIT = "id,side\nabc,train\ndef,validation\n"

@@ -12,7 +12,7 @@ import yaml
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.modeling.base import BaseUnreachable
-from cartas_mlflow.pipelines.preparation import SettledBase, settle_base
+from cartas_mlflow.training.preparation import SettledBase, settle_base
 
 ASKED = "unicamp-dl/ptt5-base-portuguese-vocab"
 

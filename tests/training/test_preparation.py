@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cartas_mlflow.config import load_config
-from cartas_mlflow.pipelines.preparation import (
+from cartas_mlflow.training.preparation import (
     LoadedBase,
     PreparedData,
     encode_data,

@@ -12,10 +12,7 @@ from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality
 from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, rouge_f1
 from cartas_mlflow.modeling.hardware import Hardware
 from cartas_mlflow.modeling.trainer import Evaluation
-from cartas_mlflow.pipelines.candidates import reading_id
-from cartas_mlflow.pipelines.fitting import Fit
-from cartas_mlflow.pipelines.preparation import PreparedData, Setup
-from cartas_mlflow.pipelines.session import Session
+from cartas_mlflow.registry.candidates import reading_id
 from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
@@ -28,6 +25,9 @@ from cartas_mlflow.tracking.report import (
     write_text,
 )
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
+from cartas_mlflow.training.fitting import Fit
+from cartas_mlflow.training.preparation import PreparedData, Setup
+from cartas_mlflow.training.session import Session
 
 if TYPE_CHECKING:
     from mlflow.data.dataset import Dataset

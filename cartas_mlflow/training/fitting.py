@@ -25,10 +25,10 @@ from cartas_mlflow.modeling.trainer import (
     evaluate_model,
     training_arguments,
 )
-from cartas_mlflow.pipelines.preparation import PreparedData, Setup
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.callback import MlflowLogging
 from cartas_mlflow.tracking.progress import Progress, progress_bar
+from cartas_mlflow.training.preparation import PreparedData, Setup
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
