@@ -1,7 +1,7 @@
-"""The errors that a user can cause.
+"""What a user can cause: errors, and an interruption.
 
-Each carries one Portuguese sentence that says what is wrong, where, and the mend. ``cli.main`` prints it and exits with
-code 2. Any other exception is a bug: it keeps its traceback and exits with code 1.
+An error carries one Portuguese sentence that says what is wrong, where, and the mend; ``cli.main`` prints it and exits
+with code 2. Any other exception is a bug: it keeps its traceback and exits with code 1.
 """
 
 
@@ -35,3 +35,14 @@ class RegistryError(UserError):
 
 class SearchError(UserError):
     """A hyperparameter search that cannot be opened, joined or ended: its database, its study, its trials."""
+
+
+class RunInterrupted(Exception):
+    """The user stopped the training and everything is saved: the run ends KILLED, the command with ``exit_code``.
+
+    ``str(interruption)``: Markdown for the run's description, on how to go on.
+    """
+
+    def __init__(self, how_to_go_on: str, exit_code: int = 130) -> None:
+        self.exit_code = exit_code
+        super().__init__(how_to_go_on)

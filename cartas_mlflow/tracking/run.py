@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cartas_mlflow.errors import TrackingError, UserError
+from cartas_mlflow.errors import RunInterrupted, TrackingError, UserError
 from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking.store import (
     check_tracking_server,
@@ -29,17 +29,6 @@ OUTCOME_TAG = "outcome"
 tag stays."""
 FAILURE_TAG = "failure"
 """Why a failed run failed."""
-
-
-class RunInterrupted(Exception):
-    """The user stopped the training and everything is saved: the run ends KILLED, the command with ``exit_code``.
-
-    ``str(interruption)``: Markdown for the run's description, on how to go on.
-    """
-
-    def __init__(self, how_to_go_on: str, exit_code: int = 130) -> None:
-        self.exit_code = exit_code
-        super().__init__(how_to_go_on)
 
 
 @dataclass(frozen=True)
