@@ -85,7 +85,7 @@ COMMANDS = {
     "tune": Command(
         "busca hiperparâmetros, sozinho ou com outros processos",
         "configs/tune.yaml",
-        check="cartas_mlflow.search.space:load_search",
+        check="cartas_mlflow.search.space_file:load_search",
     ),
     "promote": Command(
         "registra o melhor treinamento e o compara com o campeão",

@@ -4,6 +4,11 @@ An error carries one Portuguese sentence that says what is wrong, where, and the
 with code 2. Any other exception is a bug: it keeps its traceback and exits with code 1.
 """
 
+import re
+
+_USER_AND_PASSWORD = re.compile(r"(?<=//)\S*@")
+_PASSWORD_PARAMETER = re.compile(r"(?i)(pass(?:word|wd)?|pwd|token|secret)=[^&\s]*")
+
 
 class UserError(Exception):
     """Something the user can mend; ``str(error)`` is the sentence shown to them."""
@@ -46,3 +51,13 @@ class RunInterrupted(Exception):
     def __init__(self, how_to_go_on: str, exit_code: int = 130) -> None:
         self.exit_code = exit_code
         super().__init__(how_to_go_on)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without passwords."""
+    return without_password((str(error).splitlines() or [""])[0])
+
+
+def without_password(text: str) -> str:
+    """The text, its addresses without what stands before the ``@`` and without password parameters."""
+    return _PASSWORD_PARAMETER.sub(r"\1=***", _USER_AND_PASSWORD.sub("", text))

@@ -20,7 +20,7 @@ from cartas_mlflow.data.prompts import prompt_template
 from cartas_mlflow.errors import RunInterrupted, TrainingError
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.lora import detach_adapter, save_adapter
-from cartas_mlflow.modeling.trainer import Evaluation
+from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.search.pruning import Pruning
 from cartas_mlflow.search.run import STATE_TAG
 from cartas_mlflow.search.study import Claimed

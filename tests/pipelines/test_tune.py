@@ -33,7 +33,7 @@ from cartas_mlflow.pipelines.tune import SearchResult, tune
 from cartas_mlflow.registry.model import open_logged
 from cartas_mlflow.search import trial
 from cartas_mlflow.search.known_settings import known_settings
-from cartas_mlflow.search.space import load_search
+from cartas_mlflow.search.space_file import load_search
 from cartas_mlflow.search.storage import VARIABLE
 from cartas_mlflow.search.trial import Bench
 from cartas_mlflow.training import preparation
