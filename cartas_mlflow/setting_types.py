@@ -1,0 +1,360 @@
+"""Every setting: its type, bounds, unit and meaning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+RECORD_FIELDS = ("carta", "evento", "secao", "tema")
+TEMPLATES = {
+    "instrucao": "Interprete a carta {carta} na ocasião {evento}, seção {secao}, tema {tema}, no seu estilo:",
+    "barras": "{carta} | {evento} | {secao} | {tema}",
+}
+"""The prompts that ``data.template`` knows by name."""
+
+
+def _none_words(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in {"", "none", "null", "nenhum"} else value
+
+
+def _comma_list(value: Any) -> Any:
+    if isinstance(value, str):
+        parts = (part.strip(" '\"") for part in value.strip("[] ").split(","))
+        return tuple(part for part in parts if part)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _weight_list(value: Any) -> Any:
+    return () if _none_words(value) is None else _comma_list(value)
+
+
+def _lower_word(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+OptionalText = Annotated[str | None, BeforeValidator(_none_words)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_comma_list), Field(min_length=1)]
+Weights = Annotated[tuple[str, ...], BeforeValidator(_weight_list)]
+OptionalDuration = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_words)]
+AutoOrSwitch = Annotated[Literal["auto", "true", "false"], BeforeValidator(_lower_word)]
+AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=4096)], BeforeValidator(_lower_word)]
+
+
+class Section(BaseModel):
+    """Base of the settings sections: frozen, and a key that does not exist is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, str_strip_whitespace=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads ``yes`` and ``on`` as true, which pydantic would take for the number 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
+            raise ValueError("deve ser um número, não true nem false")
+        return value
+
+
+class ColumnNames(Section):
+    """Which column of the table holds which field; ``none`` for a field that the table does not have."""
+
+    carta: str = Field("carta", min_length=1, description="coluna da carta; a divisão é estratificada por ela")
+    evento: OptionalText = Field("evento", description="coluna da ocasião")
+    secao: OptionalText = Field("secao", description="coluna da seção")
+    tema: OptionalText = Field("tema", description="coluna do tema")
+    texto: str = Field("texto", min_length=1, description="coluna do texto a aprender")
+
+
+class DataSettings(Section):
+    path: str = Field("data/cartas.csv", min_length=1, description="tabela de leituras: csv, xlsx, jsonl ou parquet")
+    sheet: OptionalText = Field(None, description="planilha do arquivo xlsx; none = a primeira")
+    columns: ColumnNames = ColumnNames()
+    template: str = Field(
+        "instrucao", min_length=1, description="instrucao, barras, ou um modelo próprio com {carta}, {evento}, …"
+    )
+    validation_fraction: float = Field(0.15, gt=0, lt=1, description="fração das leituras para validação")
+    split_seed: int = Field(42, ge=0, le=2**32 - 1, description="semente da divisão treino/validação")
+    max_length: int = Field(450, ge=8, le=4096, description="comprimento máximo de entrada e de alvo (tokens)")
+
+
+class ModelSettings(Section):
+    name: str = Field(
+        "unicamp-dl/ptt5-base-portuguese-vocab", min_length=1, description="id no hub ou pasta local do modelo base"
+    )
+    revision: OptionalText = Field(None, description="revisão (commit, ramo ou tag) do modelo no hub")
+    fallback: OptionalText = Field(
+        "configs/mini.yaml", description="configuração usada quando o modelo base não pode ser obtido; none = erro"
+    )
+    hub_timeout: float = Field(3.0, gt=0, le=120, description="espera máxima pela resposta do hub (segundos)")
+    quantization: AutoOrSwitch = Field("auto", description="base em 4 bits: auto (só com CUDA), true ou false")
+    quantization_type: Literal["nf4", "fp4"] = Field("nf4", description="formato de 4 bits")
+    double_quantization: bool = Field(True, description="quantizar também as constantes de quantização")
+
+
+class LoraSettings(Section):
+    r: int = Field(16, ge=1, le=1024, description="posto (rank) das matrizes de baixo posto")
+    alpha: float = Field(32, gt=0, le=4096, description="escala do LoRA; o adaptador é multiplicado por alpha/r")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout na entrada do adaptador")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="vieses treinados")
+    target_modules: Names = Field(
+        ("SelfAttention.q", "SelfAttention.k", "SelfAttention.v", "SelfAttention.o"),
+        description="finais dos nomes dos módulos que recebem LoRA, separados por vírgula, ou all-linear",
+    )
+
+
+class TrainingSettings(Section):
+    epochs: int = Field(20, ge=1, le=10_000, description="épocas de treino")
+    batch_size: int = Field(8, ge=1, le=4096, description="exemplos por passo do otimizador (batch efetivo)")
+    micro_batch_size: AutoOrCount = Field(
+        "auto", description="exemplos por passagem; auto = o maior divisor de batch_size que cabe na memória"
+    )
+    learning_rate: float = Field(2e-5, gt=0, le=1, description="taxa de aprendizado máxima")
+    scheduler: Literal["cosine", "linear", "constant_with_warmup", "constant"] = Field(
+        "cosine", description="curva da taxa de aprendizado"
+    )
+    warmup_ratio: float = Field(0.15, ge=0, lt=1, description="fração dos passos em aquecimento")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="decaimento de pesos (AdamW)")
+    max_grad_norm: float = Field(1.0, gt=0, le=1000, description="norma máxima do gradiente")
+    optimizer: Literal["adamw_torch_fused", "adamw_torch", "adafactor"] = Field(
+        "adamw_torch_fused", description="otimizador"
+    )
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="semente do treino")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="dispositivo")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="formato numérico do treino"
+    )
+    gradient_checkpointing: bool = Field(False, description="recalcular ativações para poupar memória (mais lento)")
+    group_by_length: bool = Field(True, description="formar batches com textos de comprimento parecido")
+    save_total_limit: int = Field(2, ge=1, le=1000, description="checkpoints mantidos")
+    resume: OptionalText = Field(None, description="pasta checkpoint-N de onde continuar")
+
+
+class EarlyStoppingSettings(Section):
+    metric: Literal["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "loss"] = Field(
+        "rougeL", description="métrica de validação que escolhe a melhor época"
+    )
+    patience: int = Field(4, ge=0, le=10_000, description="épocas sem melhora até parar; 0 = nunca parar antes")
+    threshold: float = Field(0.001, ge=0, le=100, description="melhora mínima que conta")
+
+
+class GenerationSettings(Section):
+    max_new_tokens: int = Field(128, ge=1, le=4096, description="comprimento máximo do texto gerado (tokens)")
+    min_new_tokens: int = Field(0, ge=0, le=4096, description="comprimento mínimo do texto gerado (tokens)")
+    num_beams: int = Field(1, ge=1, le=64, description="feixes da busca; 1 = gulosa")
+    length_penalty: float = Field(1.0, ge=-10, le=10, description="expoente do comprimento na busca em feixe")
+    no_repeat_ngram_size: int = Field(0, ge=0, le=64, description="n-gramas que não se repetem; 0 = livre")
+    repetition_penalty: float = Field(1.0, gt=0, le=10, description="penalidade de repetição; 1 = nenhuma")
+    do_sample: bool = Field(False, description="sortear em vez de escolher o mais provável")
+    temperature: float = Field(1.0, gt=0, le=10, description="temperatura do sorteio")
+    top_p: float = Field(1.0, gt=0, le=1, description="massa de probabilidade do sorteio (nucleus)")
+    top_k: int = Field(0, ge=0, le=100_000, description="candidatos do sorteio; 0 = todos")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="semente do sorteio")
+
+
+class EvaluationSettings(Section):
+    batch_size: int = Field(128, ge=1, le=4096, description="leituras geradas por vez")
+    every_epochs: int = Field(1, ge=1, le=10_000, description="épocas entre avaliações")
+    copied_words: int = Field(
+        12, ge=2, le=1000, description="palavras seguidas de um texto de treino que contam como cópia"
+    )
+
+
+class TrackingSettings(Section):
+    experiment: str = Field("cartas-ptt5", min_length=1, description="experimento no MLflow")
+    run_name: OptionalText = Field(None, description="nome da execução; none = montado a partir das configurações")
+    output_dir: str = Field("results", min_length=1, description="pasta local de log, relatório e checkpoints")
+    log_every_steps: int = Field(5, ge=1, le=100_000, description="passos entre pontos das curvas por passo")
+    system_metrics: bool = Field(True, description="registrar uso de CPU, memória e GPU")
+    system_metrics_interval: float = Field(5.0, ge=0.5, le=3600, description="intervalo dessas medidas (segundos)")
+
+
+class RegistrySettings(Section):
+    register_model: bool = Field(False, description="registrar e comparar com o campeão ao fim do treino")
+    name: str = Field(
+        "cartas-ptt5", pattern=r"^[^/:'\"]+$", description="nome do modelo no registro, sem / : nem aspas"
+    )
+    metric: Literal["chrf", "rougeL", "bleu"] = Field("chrf", description="métrica da comparação com o campeão")
+    confidence: float = Field(0.9, ge=0.5, lt=1, description="confiança exigida para trocar o campeão")
+    resamples: int = Field(10_000, ge=100, le=1_000_000, description="reamostragens da comparação (bootstrap)")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="semente das reamostragens")
+    embed_base: bool = Field(False, description="copiar também um base do hub para dentro do modelo registrado")
+
+
+class ServingSettings(Section):
+    engine: Literal["pytorch", "ctranslate2"] = Field(
+        "pytorch", description="quem gera; ctranslate2 (extra fast) escreve os mesmos textos, mais rápido em CPU"
+    )
+    any_card: bool = Field(False, description="aceitar cartas que não estão nos dados de treino")
+    max_rows: int = Field(64, ge=1, le=10**9, description="linhas por pedido")
+    max_field_length: int = Field(200, ge=1, le=10**9, description="comprimento de um campo do pedido (caracteres)")
+    max_tokens: int = Field(
+        65_536, ge=1, le=10**9, description="tokens por pedido: linhas × (feixes ou leituras) × max_new_tokens"
+    )
+
+
+class SearchSettings(Section):
+    study: OptionalText = Field(
+        None, description="nome do estudo; quem usa o mesmo nome busca junto; none = o nome do experimento"
+    )
+    trials: int = Field(20, ge=1, le=100_000, description="tentativas do estudo, somados todos os trabalhadores")
+    metric: Literal["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "loss"] = Field(
+        "chrf", description="métrica de validação que a busca melhora; também escolhe a época de cada tentativa"
+    )
+    sampler: Literal["tpe", "random", "gp", "cmaes"] = Field("tpe", description="como novas tentativas são escolhidas")
+    startup_trials: int = Field(8, ge=0, le=10_000, description="tentativas sorteadas antes de o amostrador aprender")
+    pruner: Literal["hyperband", "median", "none"] = Field(
+        "hyperband", description="como tentativas fracas são cortadas, época a época"
+    )
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="semente do amostrador; cada trabalhador soma o seu número")
+    workers: int = Field(1, ge=1, le=64, description="processos de busca neste computador")
+    timeout: OptionalDuration = Field(
+        None, description="tempo depois do qual este comando não começa outra tentativa (segundos); none = sem limite"
+    )
+    heartbeat: int = Field(
+        10, ge=1, le=3600, description="intervalo dos sinais de vida (segundos); sem eles a tentativa é refeita"
+    )
+
+
+class PretrainShape(Section):
+    """Sizes of the T5 that ``pretrain`` makes: inner dimensions in 64s, as 4-bit layers on a CPU want them."""
+
+    d_model: int = Field(320, ge=64, le=4096, multiple_of=64, description="largura do modelo, múltiplo de 64")
+    d_ff: int = Field(1024, ge=64, le=16_384, multiple_of=64, description="largura interna, múltiplo de 64")
+    heads: int = Field(5, ge=1, le=64, description="cabeças de atenção, de 64 dimensões cada uma")
+    encoder_layers: int = Field(2, ge=1, le=48, description="camadas do codificador")
+    decoder_layers: int = Field(4, ge=1, le=48, description="camadas do decodificador")
+
+
+class PretrainSettings(Section):
+    """A token is an input or target token of a packed batch, padding not counted."""
+
+    corpus: OptionalText = Field(None, description="pasta com os .txt do corpus, um parágrafo por linha")
+    weights: Weights = Field(
+        (), description="quantas vezes uma volta pelo corpus lê cada arquivo: nome:peso, separados por vírgula"
+    )
+    essays: OptionalText = Field("data/arcanos", description="pasta com os ensaios do domínio (.md); none = nenhum")
+    output: str = Field(
+        "results/pretrain", min_length=1, description="pasta do checkpoint, do vocabulário e da base; continua o que há"
+    )
+    vocabulary: int = Field(8000, ge=64, le=64_000, description="peças do vocabulário")
+    shape: PretrainShape = PretrainShape()
+    document_tokens: int = Field(96, ge=16, le=96, description="comprimento máximo de um trecho do corpus (tokens)")
+    prefix_share: float = Field(0.55, ge=0, le=1, description="fração dos trechos em que se continua um começo")
+    span_share: float = Field(
+        0.25, ge=0, le=1, description="fração com lacunas a preencher; o resto parte de palavras soltas"
+    )
+    total_tokens: int = Field(40_000_000, ge=1, le=10**12, description="tokens do pré-treino inteiro")
+    warmup_tokens: int = Field(600_000, ge=0, le=10**12, description="tokens do início, em aquecimento")
+    decay_tokens: int = Field(10_000_000, ge=0, le=10**12, description="tokens do fim, em que o passo diminui até 2 %")
+    domain_tokens: int = Field(10_000_000, ge=0, le=10**12, description="tokens do fim que incluem os ensaios")
+    domain_share: float = Field(0.1, ge=0, le=1, description="fração dos trechos, nessa parte, que vem dos ensaios")
+    matrix_lr: float = Field(0.02, gt=0, le=1, description="passo das matrizes (Muon), relativo ao seu tamanho")
+    embedding_lr: float = Field(0.02, gt=0, le=1, description="passo dos embeddings (Adam)")
+    weight_decay: float = Field(0.05, ge=0, le=1, description="decaimento das matrizes, relativo ao passo")
+    average: float = Field(0.99, ge=0, lt=1, description="memória da média dos pesos, que é o que se avalia e grava")
+    rows: int = Field(32, ge=1, le=4096, description="linhas de 256 tokens por passo")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="semente dos pesos e dos sorteios")
+    minutes: OptionalDuration = Field(None, description="tempo máximo desta chamada (minutos); none = até total_tokens")
+    threads: AutoOrCount = Field("auto", description="núcleos usados; auto = todos")
+    compile: bool = Field(False, description="compilar o passo: mais rápido, mas precisa de um compilador de C++")
+    log_steps: int = Field(20, ge=1, le=100_000, description="passos entre dois pontos da curva")
+    eval_steps: int = Field(200, ge=1, le=100_000, description="passos entre duas validações")
+    save_minutes: float = Field(4.0, ge=0, le=1440, description="minutos entre dois checkpoints")
+    held_out: int = Field(1200, ge=1, le=1_000_000, description="parágrafos de validação, no máximo")
+
+    @field_validator("weights")
+    @classmethod
+    def _refuse_malformed_weights(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if not re.fullmatch(r"[^:]+:\d+(\.\d+)?", entry):
+                raise ValueError("escreva nome:peso para cada arquivo, separados por vírgula (ex.: biblia:0.15)")
+        return value
+
+    @property
+    def source_weights(self) -> dict[str, float]:
+        """File name without ``.txt`` -> weight."""
+        return {name: float(weight) for name, weight in (entry.split(":") for entry in self.weights)}
+
+
+class ExperimentConfig(Section):
+    """All settings of one experiment. Immutable; ``flat()`` gives them under their dotted names."""
+
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    lora: LoraSettings = LoraSettings()
+    training: TrainingSettings = TrainingSettings()
+    early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
+    generation: GenerationSettings = GenerationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    registry: RegistrySettings = RegistrySettings()
+    serving: ServingSettings = ServingSettings()
+    search: SearchSettings = SearchSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted name -> value; tuples as lists, ready for YAML."""
+        return flatten(self.model_dump(mode="json"))
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML that ``load_config`` reads back to an equal object."""
+        return yaml.safe_dump(self.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+
+
+def setting_names() -> dict[str, Any]:
+    """Dotted name -> pydantic field, for every setting, in order."""
+    return {name: section.model_fields[name.rsplit(".", 1)[-1]] for name, section in _sections()}
+
+
+def describe_settings() -> Iterator[tuple[str, str]]:
+    """(dotted name, Portuguese meaning with its choices or bounds, and its default) of every setting."""
+    schemas: dict[type[BaseModel], dict[str, Any]] = {}
+    for name, section in _sections():
+        key = name.rsplit(".", 1)[-1]
+        if section not in schemas:
+            schemas[section] = section.model_json_schema()["properties"]
+        schema, default = schemas[section][key], section.model_fields[key].default
+        yield name, f"{schema['description']}{_extent(schema)} (padrão: {_as_typed(default)})"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> dotted key -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _sections(section: type[BaseModel] = ExperimentConfig, prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _sections(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", section
+
+
+def _extent(schema: Mapping[str, Any]) -> str:
+    parts = schema.get("anyOf", [schema])
+    choices = [str(choice) for part in parts for choice in part.get("enum", [part["const"]] if "const" in part else [])]
+    if schema.get("type") == "boolean":
+        choices = ["true", "false"]
+    signs = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+    bounds = [f"{sign} {part[bound]}" for part in parts for bound, sign in signs if bound in part]
+    extent = " | ".join([*choices, *([", ".join(bounds)] if bounds else [])])
+    return f" [{extent}]" if extent else ""
+
+
+def _as_typed(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
