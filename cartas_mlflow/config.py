@@ -56,6 +56,16 @@ class StandIn:
     yielding: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class WrittenSpace:
+    """A search space as written. ``nearer``: the settings that files nearer to the user than the space's own state;
+    ``borrowed``: it comes from a file that those do not descend from."""
+
+    entries: Mapping[str, Any]
+    nearer: frozenset[str]
+    borrowed: bool
+
+
 def load_config(
     path: str | Path = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None, *, fallback: str | Path | None = None
 ) -> ExperimentConfig:
@@ -124,20 +134,25 @@ def vary(config: ExperimentConfig, values: Mapping[str, Any], where: str) -> Exp
     return _checked(_layer_of(config) | _from(values, where))
 
 
-def read_search_space(path: str | Path) -> dict[str, Any] | None:
-    """The ``space`` of a configuration file, as written; its parent's where it has none of its own.
+def read_search_space(path: str | Path, default: str) -> WrittenSpace:
+    """The ``space`` of a configuration file; its parent's where it has none of its own; that of ``default`` where none
+    of them has any.
 
     Raises:
         SettingError: a file that cannot be read, or a ``space`` that is not a map.
     """
-    file = next((file for file in _chain(path) if file.space is not None), None)
-    if file is None:
-        return None
-    if not isinstance(file.space, dict):
-        raise SettingError(
-            f"{SPACE} ({file.name}) deve ser um mapa de configurações para o que se procura em cada uma."
-        )
-    return file.space
+    files = _chain(path)
+    place = next((number for number, file in enumerate(files) if file.space is not None), None)
+    borrowed = place is None
+    if borrowed:
+        lender = _chain(default)
+        shared = {file.place for file in lender}
+        nearer, owner = [file for file in files if file.place not in shared], lender[0]
+    else:
+        nearer, owner = files[:place], files[place]
+    if not isinstance(owner.space, dict):
+        raise SettingError(f"{SPACE} ({owner.name}) deve ser um mapa de configurações ao que se procura em cada uma.")
+    return WrittenSpace(owner.space, frozenset(name for file in nearer for name in _settings_of(file)), borrowed)
 
 
 def stated_settings(path: str | Path) -> dict[str, Any]:
@@ -180,9 +195,10 @@ def resolve_aliases(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _File:
-    """What one file says itself. ``name``: as it was asked for."""
+    """What one file says itself. ``name``: as it was asked for; ``place``: where it is."""
 
     name: str
+    place: str
     tree: Mapping[str, Any]
     space: Any
 
@@ -190,20 +206,18 @@ class _File:
 def _chain(path: str | Path, named_by: str | None = None) -> list[_File]:
     """A file, its parent, its parent's parent, …. ``named_by``: who asked for the first."""
     files: list[_File] = []
-    seen: set[str] = set()
     wanted: str | Path | None = path
     while wanted is not None:
         file = find_project_file(wanted)
         shown = f"{wanted} ({named_by})" if named_by else str(wanted)
         tree = read_yaml(file, shown)
         place = os.path.realpath(file)
-        if place in seen:
+        if place in {earlier.place for earlier in files}:
             raise SettingError(f"A configuração {shown} herda de si mesma; retire um dos extends.")
-        seen.add(place)
         parent, space = tree.pop("extends", None), tree.pop(SPACE, None)
         if parent is not None and not isinstance(parent, str):
             raise SettingError(f"A configuração {shown}: extends deve ser o nome de um só arquivo YAML.")
-        files.append(_File(str(wanted), tree, space))
+        files.append(_File(str(wanted), place, tree, space))
         named_by = f"extends em {wanted}"
         wanted = None if parent is None else _beside_or_in_project(file, parent)
     return files

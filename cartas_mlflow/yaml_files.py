@@ -13,11 +13,11 @@ import yaml
 
 from cartas_mlflow.errors import SettingError
 
-LARGEST_FILE = 1 << 18
+LARGEST_FILE = 1 << 17
 """Bytes. The largest file of the project's own has two thousand; this much is read in less than a second."""
 DEEPEST = 20
 """Maps and lists within each other."""
-MOST_VALUES = 20_000
+MOST_VALUES = 5_000
 """Values of a file, each counted as often as an alias repeats it."""
 LONGEST_NUMBER = 300
 """Characters."""
@@ -62,13 +62,15 @@ def parse_yaml(content: bytes, shown: str) -> dict[str, Any]:
             "tabela de leituras vai em data.path)."
         )
     try:
-        tree = yaml.load(content.decode("utf-8-sig"), _Loader) or {}
+        tree = yaml.load(content.decode("utf-8-sig"), _Loader)
     except UnicodeDecodeError:
         raise SettingError(f"A configuração {shown} não é um texto UTF-8; salve o arquivo YAML em UTF-8.") from None
     except _Refused as error:
         raise SettingError(f"A configuração {shown}, linha {error.problem_mark.line + 1}: {error.problem}.") from None
     except yaml.YAMLError as error:
         raise SettingError(f"A configuração {shown}{_what_is_wrong(error)}.") from None
+    if tree is None:  # an empty file
+        return {}
     if not isinstance(tree, dict):
         raise SettingError(f"A configuração {shown} deve ser um mapa de seções (ex.: training: {{epochs: 20}}).")
     return tree

@@ -14,7 +14,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import check_name, load_config, read_search_space, resolve_aliases, vary
@@ -98,10 +98,12 @@ class Known:
 
 @dataclass(frozen=True)
 class Space:
-    """``dimensions``: those that others depend on come first; ``constants``: what every trial has alike."""
+    """``dimensions``: those that others depend on come first; ``constants``: what every trial has alike; ``fixed``: the
+    settings that the user decided."""
 
     dimensions: tuple[Dimension, ...]
     constants: Mapping[str, Any]
+    fixed: frozenset[str] = field(default=frozenset(), compare=False)
 
     def suggest(self, trial: Trial, config: ExperimentConfig, given: Mapping[str, Any]) -> dict[str, Any]:
         """The trial's values: constants, the values it was given (recipes have some), and what the sampler chooses."""
@@ -144,14 +146,26 @@ class Space:
 def load_search(config_path: str, overrides: Mapping[str, Any]) -> tuple[ExperimentConfig, Space]:
     """The settings and the space: everything that a user can get wrong before anything is loaded.
 
-    A configuration without a space of its own takes that of :data:`SEARCH_CONFIG`.
-
     Raises:
         SettingError: a setting, or a dimension of the space, that cannot be.
     """
     config = load_config(config_path, overrides)
-    raw = read_search_space(config_path) or read_search_space(SEARCH_CONFIG) or {}
-    return config, parse_space(raw, config, tuple(resolve_aliases(overrides)))
+    return config, read_space(config_path, config, overrides)
+
+
+def read_space(config_path: str, config: ExperimentConfig, overrides: Mapping[str, Any]) -> Space:
+    """The space that a search with these settings has.
+
+    What the user typed is no longer looked for, nor what their file states when it inherits its space. A configuration
+    without a space takes that of :data:`SEARCH_CONFIG`; there, its own values replace those that all trials have alike.
+
+    Raises:
+        SettingError: a dimension of the space that cannot be.
+    """
+    written = read_search_space(config_path, SEARCH_CONFIG)
+    dimensions = {name for name, entry in _flat_entries(written.entries).items() if isinstance(entry, Mapping)}
+    stated = written.nearer - dimensions if written.borrowed else written.nearer
+    return parse_space(written.entries, config, (*resolve_aliases(overrides), *sorted(stated)))
 
 
 def parse_space(raw: Mapping[str, Any], config: ExperimentConfig, fixed: Sequence[str] = ()) -> Space:
@@ -159,7 +173,7 @@ def parse_space(raw: Mapping[str, Any], config: ExperimentConfig, fixed: Sequenc
 
     Args:
         raw: dotted setting (or section -> map) -> dimension, or a plain value for all trials.
-        fixed: settings that the user gave a value for, which therefore stand for all trials.
+        fixed: settings that the user decided, which therefore stand for all trials.
 
     Raises:
         SettingError: an unknown setting, one that no search varies, a dimension that cannot be, or a value that the
@@ -179,7 +193,7 @@ def parse_space(raw: Mapping[str, Any], config: ExperimentConfig, fixed: Sequenc
     if not dimensions:
         raise SettingError("O espaço da busca não varia nenhuma configuração; dê um intervalo a ao menos uma.")
     flat = settled.flat()
-    return Space(_in_order(dimensions, flat), {name: flat[name] for name in constants})
+    return Space(_in_order(dimensions, flat), {name: flat[name] for name in constants}, frozenset(fixed))
 
 
 def is_searchable(name: str) -> bool:
