@@ -28,7 +28,7 @@ FLOORS = (
     {"setting_checks", "yaml_files"},
     {"settings"},
     {"pretrain_settings"},
-    {"setting_types", "console", "errors"},
+    {"setting_types", "console", "environment", "errors"},
 )
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "datasets", "evaluate", "mlflow", "pandas", "sklearn"}
 
