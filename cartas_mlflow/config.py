@@ -7,6 +7,7 @@ what belongs to a base), the user's own ``-P`` values. A layer: dotted key -> (r
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -281,16 +282,16 @@ def _from(values: Mapping[str, Any], where: str) -> Layer:
 
 
 def _lay_over(under: Layer, layer: Layer) -> tuple[ExperimentConfig, tuple[str, ...]]:
-    """The fallback's layer over the user's; without the one setting that the user's do not go with, if there is one."""
-    config = _typed(under | layer)
-    try:
-        check_combinations(config)
-    except SettingError:
-        for name in (name for name in layer if name not in BASE_NAME):
+    """The fallback's layer over the user's; without the fewest settings that the user's own do not go with."""
+    _typed(under | layer)  # a value that is wrong by itself is an error
+    settings = [name for name in layer if name not in BASE_NAME]
+    for count in range(len(settings) + 1):
+        for yielding in itertools.combinations(settings, count):
             with suppress(SettingError):
-                return _checked(under | {key: value for key, value in layer.items() if key != name}), (name,)
-        raise
-    return config, ()
+                return _checked(
+                    under | {name: value for name, value in layer.items() if name not in yielding}
+                ), yielding
+    raise AssertionError("the user's settings alone go together")
 
 
 def _checked(layer: Layer) -> ExperimentConfig:
