@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 BOX_WIDTH = 76
 """Characters that a terminal of 80 leaves inside a box."""
+_WRAPPED = textwrap.TextWrapper(BOX_WIDTH, subsequent_indent="      ", break_on_hyphens=False)
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,11 @@ def _fallback_notice(unreachable: BaseUnreachable, location: BaseLocation, file:
     ]
     for name, (old, new) in fallen.changed.items():
         lines += _change(name, param_text(old), param_text(new))
-    for names, why in (
-        (fallen.not_taken, "não depende do modelo base: fica o seu"),
-        (fallen.yielding, "não combina com o que você pediu: fica o seu"),
+    for names, sentence in (
+        (fallen.not_taken, "Fica o seu, porque não depende do modelo base"),
+        (fallen.yielding, f"Fica o seu, porque não combina com {Path(file).name}"),
     ):
-        lines += [f"  {name} de {Path(file).name} {why}" for name in names]
+        lines += _WRAPPED.wrap(f"{sentence}: {', '.join(names)}") if names else []
     return "\n".join([*lines, "Para exigir o modelo pedido: -P model.fallback=none"])
 
 
@@ -149,8 +150,7 @@ def _change(name: str, old: str, new: str) -> list[str]:
     whole = f"  {name}: {old} → {new}"
     if len(whole) <= BOX_WIDTH:
         return [whole]
-    wrapped = textwrap.TextWrapper(BOX_WIDTH, subsequent_indent="      ", break_on_hyphens=False)
-    return [*wrapped.wrap(f"  {name}: {old}"), *wrapped.wrap(f"      → {new}")]
+    return [*_WRAPPED.wrap(f"  {name}: {old}"), *_WRAPPED.wrap(f"      → {new}")]
 
 
 def load_data(config: ExperimentConfig) -> Records:
