@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from cartas_mlflow.errors import SettingError
-from cartas_mlflow.setting_checks import check_combinations, check_name, settings_inside, value_sentence
-from cartas_mlflow.settings import ExperimentConfig, flatten
+from cartas_mlflow.setting_checks import Layer, check_name, checked, layer_from, layer_of, settings_inside, typed
+from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.yaml_files import read_yaml
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -39,8 +37,6 @@ BASE_NAME = ("model.name", "model.revision")
 """What names the base that could not be had: not even typed does it outlast the fallback."""
 OF_THE_BASE = ("model.", "lora.", "generation.", "training.learning_rate", "early_stopping.metric")
 """Sections and settings that are chosen for a base, and so change with it; everything else is the user's."""
-
-Layer = dict[str, tuple[Any, str]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def load_config(
             go together.
     """
     given = resolve_aliases(overrides or {})
-    config = _checked(_environment() | _stated(path) | _from(given, "linha de comando"))
+    config = checked(_environment() | _stated(path) | layer_from(given, "linha de comando"))
     if fallback is not None:
         return stand_in(config, given, fallback).config
     if config.model.fallback is not None:
@@ -112,7 +108,7 @@ def stand_in(config: ExperimentConfig, overrides: Mapping[str, Any], fallback: s
     layer = {"model.revision": (None, file)} | {
         name: value for name, value in taken.items() if name in BASE_NAME or name not in given
     }
-    changed, yielding = _lay_over(_layer_of(config), layer)
+    changed, yielding = _lay_over(layer_of(config), layer)
     before, after = config.flat(), changed.flat()
     return StandIn(
         changed,
@@ -132,7 +128,7 @@ def vary(config: ExperimentConfig, values: Mapping[str, Any], where: str) -> Exp
     Raises:
         SettingError: a value that is ill-typed or out of range, or does not go with the others.
     """
-    return _checked(_layer_of(config) | _from(values, where))
+    return checked(layer_of(config) | layer_from(values, where))
 
 
 def read_search_space(path: str | Path, default: str) -> WrittenSpace:
@@ -270,49 +266,12 @@ def _environment() -> Layer:
     return {"tracking.experiment": (name, "MLFLOW_EXPERIMENT_NAME")}
 
 
-def _layer_of(config: ExperimentConfig) -> Layer:
-    """What was set; what was left at its default stays so."""
-    return _from(flatten(config.model_dump(mode="json", exclude_unset=True)), "padrão")
-
-
-def _from(values: Mapping[str, Any], where: str) -> Layer:
-    for key in values:
-        check_name(key, where)
-    return {key: (value, where) for key, value in values.items()}
-
-
 def _lay_over(under: Layer, layer: Layer) -> tuple[ExperimentConfig, tuple[str, ...]]:
     """The fallback's layer over the user's; without the fewest settings that the user's own do not go with."""
-    _typed(under | layer)  # a value that is wrong by itself is an error
+    typed(under | layer)  # a value that is wrong by itself is an error
     settings = [name for name in layer if name not in BASE_NAME]
     for count in range(len(settings) + 1):
         for yielding in itertools.combinations(settings, count):
             with suppress(SettingError):
-                return _checked(
-                    under | {name: value for name, value in layer.items() if name not in yielding}
-                ), yielding
+                return checked(under | {name: value for name, value in layer.items() if name not in yielding}), yielding
     raise AssertionError("the user's settings alone go together")
-
-
-def _checked(layer: Layer) -> ExperimentConfig:
-    config = _typed(layer)
-    check_combinations(config)
-    return config
-
-
-def _typed(layer: Layer) -> ExperimentConfig:
-    try:
-        return ExperimentConfig.model_validate(_nest({key: value for key, (value, _) in layer.items()}))
-    except ValidationError as error:
-        raise SettingError(value_sentence(error, {key: where for key, (_, where) in layer.items()})) from None
-
-
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, name = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[name] = value
-    return tree

@@ -10,8 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from cartas_mlflow.errors import SettingError
-from cartas_mlflow.settings import RECORD_FIELDS, TEMPLATES, DataSettings, ExperimentConfig, setting_names
+from cartas_mlflow.settings import RECORD_FIELDS, TEMPLATES, DataSettings, ExperimentConfig, flatten, setting_names
 
+Layer = dict[str, tuple[Any, str]]
+"""Dotted name -> (raw value, where it comes from)."""
 LONGEST_SHOWN = 80
 """Characters of a value, or of a name, that a sentence shows."""
 
@@ -19,6 +21,56 @@ LONGEST_SHOWN = 80
 def settings_inside(section: str) -> list[str]:
     """The dotted names of a section's settings; none if there is no such section."""
     return [name for name in setting_names() if name.startswith(f"{section}.")]
+
+
+def layer_of(config: ExperimentConfig) -> Layer:
+    """What was set; what was left at its default stays so."""
+    return layer_from(flatten(config.model_dump(mode="json", exclude_unset=True)), "padrão")
+
+
+def layer_from(values: Mapping[str, Any], where: str) -> Layer:
+    """The values as a layer that comes from ``where``.
+
+    Raises:
+        SettingError: a setting that does not exist.
+    """
+    for key in values:
+        check_name(key, where)
+    return {key: (value, where) for key, value in values.items()}
+
+
+def checked(layer: Layer) -> ExperimentConfig:
+    """The settings that a layer, over the defaults, makes.
+
+    Raises:
+        SettingError: a value that is ill-typed or out of range, or does not go with the others.
+    """
+    config = typed(layer)
+    _check_combinations(config)
+    return config
+
+
+def typed(layer: Layer) -> ExperimentConfig:
+    """The same, whether or not the values go together.
+
+    Raises:
+        SettingError: a value that is ill-typed or out of range.
+    """
+    try:
+        return ExperimentConfig.model_validate(_nest({key: value for key, (value, _) in layer.items()}))
+    except ValidationError as error:
+        raise SettingError(_value_sentence(error, {key: where for key, (_, where) in layer.items()})) from None
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    return tree
 
 
 def check_name(key: str, where: str) -> None:
@@ -56,7 +108,7 @@ def _either(names: list[str]) -> str:
     return f"{', '.join(most)} ou {last}" if most else last
 
 
-def value_sentence(error: ValidationError, origin: Mapping[str, str]) -> str:
+def _value_sentence(error: ValidationError, origin: Mapping[str, str]) -> str:
     """The first of the values that do not serve. ``origin``: dotted name -> where its value comes from."""
     first = error.errors()[0]
     names = setting_names()
@@ -118,7 +170,7 @@ def _expectation(error: Mapping[str, Any], field: Any) -> str:
     return f"o valor esperado é: {field.description}" if field is not None else "o valor tem o tipo errado"
 
 
-def check_combinations(config: ExperimentConfig) -> None:
+def _check_combinations(config: ExperimentConfig) -> None:
     """Raises:
     SettingError: values that are right each by itself, but do not go together.
     """

@@ -19,8 +19,8 @@ DEEPEST = 20
 """Maps and lists within each other."""
 MOST_VALUES = 5_000
 """Values of a file, each counted as often as an alias repeats it."""
-LONGEST_NUMBER = 300
-"""Characters."""
+LONGEST_NUMBER = 200
+"""Characters; whatever the base, so long a number is still one that a float holds."""
 
 
 def read_yaml(file: Path, shown: str) -> dict[str, Any]:

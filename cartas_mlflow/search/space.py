@@ -206,12 +206,13 @@ def _flat_entries(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     sections = {name.rsplit(".", 1)[0] for name in setting_names()}
     for key, value in raw.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name in sections:
-            entries |= _flat_entries(value, f"{name}.")
-        elif value is None:
+        inside = isinstance(value, Mapping) and name in sections
+        if value is None:
             raise SettingError(f"{name} (espaço da busca) está sem valor; dê um intervalo, ou retire a linha.")
-        else:
-            entries[name] = value
+        for entry, content in _flat_entries(value, f"{name}.").items() if inside else ((name, value),):
+            if entry in entries:
+                raise SettingError(f"{entry} (espaço da busca) aparece duas vezes; deixe só uma.")
+            entries[entry] = content
     return entries
 
 
@@ -228,7 +229,7 @@ def _check_searchable(name: str) -> None:
 
 def _dimension(name: str, entry: Mapping[str, Any], config: ExperimentConfig) -> Dimension:
     kind = entry.get("type")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         near = difflib.get_close_matches(str(kind), KINDS, n=1, cutoff=0.4)
         said = f"type: {kind} não existe" if kind is not None else "falta type"
         raise SettingError(

@@ -196,6 +196,13 @@ def test_the_space_in_words() -> None:
         ("early_stopping.metric: bleu", "é search.metric que escolhe a época"),
         ("training.epochs: 6", "não varia nenhuma configuração"),
         ("lora.r:", "lora.r (espaço da busca) está sem valor"),
+        ("lora.r: {type: [int], low: 1, high: 3}", "lora.r (espaço da busca): type: ['int'] não existe"),
+        ("lora.r: {type: {int: 1}, low: 1, high: 3}", "type: {'int': 1} não existe"),
+        ("lora.r: {type: int, low: 1, high: 2}\nlora: {r: 3}", "lora.r (espaço da busca) aparece duas vezes"),
+        ("lora.alpha: {type: float, low: 1, high: .inf}", "lora.alpha=inf (espaço da busca) não serve"),
+        ("lora.alpha: {type: float, low: .nan, high: 3}", "lora.alpha=nan (espaço da busca) não serve"),
+        (f"lora.alpha: {{type: float, low: 1, high: 0x{'f' * 190}}}", "(espaço da busca) não serve: deve ser no"),
+        ("lora.target_modules: {type: categorical, choices: [[[a]], [b]]}", "lora.target_modules"),
         ("training.epochs: vinte\nlora.r: {type: int, low: 1, high: 2}", "epochs=vinte (espaço da busca) não serve"),
     ],
 )  # fmt: skip
