@@ -22,7 +22,8 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, default_data_
 
 from cartas_mlflow.config import load_config
 from cartas_mlflow.console import open_console
-from cartas_mlflow.modeling.trainer import ReadingTrainer, ValidationSet, evaluate_model, training_arguments
+from cartas_mlflow.modeling.trainer import ReadingTrainer, training_arguments
+from cartas_mlflow.modeling.validation import ValidationSet, evaluate_model
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.training import fitting, preparation
 

@@ -24,8 +24,9 @@ from cartas_mlflow.console import open_console
 from cartas_mlflow.data.records import Record, load_records
 from cartas_mlflow.evaluation.baselines import longest_copied_runs, look_up
 from cartas_mlflow.evaluation.metrics import score_texts, split_words
-from cartas_mlflow.modeling.base import find_base, load_base, load_tokenizer
+from cartas_mlflow.modeling.base import find_base
 from cartas_mlflow.modeling.generation import generate_texts
+from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import load_adapter
 from cartas_mlflow.registry.model import ServedModel
 from cartas_mlflow.settings import ExperimentConfig

@@ -37,10 +37,11 @@ import pandas as pd
 import torch
 
 from cartas_mlflow.config import PROJECT_ROOT
-from cartas_mlflow.modeling.base import BaseLocation, find_base, load_base, load_tokenizer, quiet_libraries
+from cartas_mlflow.modeling.base import BaseLocation, find_base
 from cartas_mlflow.modeling.engine import FastEngine
 from cartas_mlflow.modeling.generation import decoding_config
 from cartas_mlflow.modeling.hardware import inspect_hardware
+from cartas_mlflow.modeling.loading import load_base, load_tokenizer, quiet_libraries
 from cartas_mlflow.modeling.lora import load_adapter
 from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ModelSettings, ServingSettings

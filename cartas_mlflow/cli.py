@@ -1,4 +1,4 @@
-"""The commands that MLproject calls: parse, call one pipeline, turn what the user can mend into one sentence."""
+"""The commands that MLproject calls, a row each: parse, call one pipeline, say in a sentence what the user can mend."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import Any
 
 from cartas_mlflow import __version__
 from cartas_mlflow.console import open_console, say
 from cartas_mlflow.environment import complete_environment
-from cartas_mlflow.errors import SettingError, UserError
+from cartas_mlflow.errors import RunInterrupted, SettingError, UserError
 
 PROGRAM = "python -m cartas_mlflow"
 EXIT_OK, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 2, 130
@@ -47,142 +48,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         say(f"❌ {error}")
         return EXIT_USER_ERROR
+    except RunInterrupted as interruption:
+        return interruption.exit_code
     except KeyboardInterrupt:
         say("⚠️ Interrompido pelo usuário (Ctrl+C)")
         return EXIT_INTERRUPTED
 
 
-def train_command(config: str, overrides: Mapping[str, Any]) -> int:
-    """Fine-tune one adapter."""
-    from cartas_mlflow.config import load_config
+@dataclass(frozen=True)
+class Word:
+    """What can be said to a command besides settings.
 
-    load_config(config, overrides)  # a wrong setting answers at once, not after seconds of importing what trains
-    from cartas_mlflow.pipelines.train import train
-    from cartas_mlflow.tracking.run import RunInterrupted
+    ``switch``: it is true or false. ``into``: the pipeline gets it inside the mapping of this name.
+    """
 
-    try:
-        train(config, overrides)
-    except RunInterrupted as interruption:
-        return interruption.exit_code
-    return EXIT_OK
-
-
-def tune_command(config: str, overrides: Mapping[str, Any]) -> int:
-    """Search for hyperparameters."""
-    from cartas_mlflow.search.space import load_search
-
-    load_search(config, overrides)  # as above
-    from cartas_mlflow.pipelines.tune import tune
-    from cartas_mlflow.tracking.run import RunInterrupted
-
-    try:
-        tune(config, overrides)
-    except RunInterrupted as interruption:
-        return interruption.exit_code
-    return EXIT_OK
-
-
-def promote_command(config: str, overrides: Mapping[str, Any]) -> int:
-    """Register a run's model and hold it against the champion, or roll the champion back."""
-    from cartas_mlflow.config import load_config
-
-    own, settings = _own_words("promote", overrides)
-    load_config(config, settings)  # as above
-    rollback, force = (_switch(name, own.get(name, "false")) for name in ("rollback", "force"))
-    if rollback and (force or "run_id" in own):
-        raise SettingError("rollback=true não combina com run_id nem com force; peça uma coisa de cada vez.")
-    from cartas_mlflow.pipelines.promote import give_back, promote_run
-
-    if rollback:
-        give_back(config, settings)
-    else:
-        promote_run(config, settings, run_id=own.get("run_id"), force=force)
-    return EXIT_OK
-
-
-def generate_command(config: str, overrides: Mapping[str, Any]) -> int:
-    """Write one reading, or a table of them."""
-    from cartas_mlflow.config import load_config
-
-    own, settings = _own_words("generate", overrides)
-    load_config(config, settings)  # as above
-    from cartas_mlflow.pipelines.generate import generate
-
-    files = {name: own.pop(name, None) for name in ("model", "table", "output")}
-    generate(config, settings, prompt=own, **files)
-    return EXIT_OK
-
-
-def evaluate_command(config: str, overrides: Mapping[str, Any]) -> int:
-    """Measure a model on a table."""
-    from cartas_mlflow.config import load_config
-
-    own, settings = _own_words("evaluate", overrides)
-    load_config(config, settings)  # as above
-    from cartas_mlflow.pipelines.evaluate import evaluate
-
-    evaluate(config, settings, model=own.get("model"))
-    return EXIT_OK
-
-
-def pretrain_command(config: str, overrides: Mapping[str, Any]) -> int:
-    """Make a base from a corpus."""
-    from cartas_mlflow.config import load_config
-
-    load_config(config, overrides)  # as above
-    from cartas_mlflow.pipelines.pretrain import pretrain
-    from cartas_mlflow.tracking.run import RunInterrupted
-
-    try:
-        pretrain(config, overrides)
-    except RunInterrupted as interruption:
-        return interruption.exit_code
-    return EXIT_OK
+    meaning: str
+    switch: bool = False
+    into: str | None = None
 
 
 @dataclass(frozen=True)
 class Command:
-    """``run``: configuration file, overrides -> exit code; ``config``: the file where the user names none; ``words``:
-    what can be said besides settings, with its meaning."""
+    """A pipeline as the command line offers it: ``pipelines/NAME.py`` holds the function of the same name.
 
-    run: Callable[[str, Mapping[str, Any]], int]
+    ``config``: the file where the user names none; ``words``: its keyword arguments; ``check``: reads file and
+    overrides, so that a wrong setting answers at once, not after seconds of importing what trains.
+    """
+
     summary: str
     config: str = "configs/default.yaml"
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, Word] = field(default_factory=dict)
+    check: str = "cartas_mlflow.config:load_config"
 
 
-MODEL_WORD = "models:/nome@champion, models:/nome/versão, id de execução ou pasta adapter/ (padrão: o campeão)"
+MODEL = Word("models:/nome@champion, models:/nome/versão, id de execução ou pasta adapter/ (padrão: o campeão)")
 COMMANDS = {
-    "train": Command(train_command, "treina um adaptador LoRA com as leituras"),
-    "tune": Command(tune_command, "busca hiperparâmetros, sozinho ou com outros processos", "configs/tune.yaml"),
+    "train": Command("treina um adaptador LoRA com as leituras"),
+    "tune": Command(
+        "busca hiperparâmetros, sozinho ou com outros processos",
+        "configs/tune.yaml",
+        check="cartas_mlflow.search.space_file:load_search",
+    ),
     "promote": Command(
-        promote_command,
         "registra o melhor treinamento e o compara com o campeão",
         words={
-            "run_id": "a execução a promover (padrão: a melhor do experimento)",
-            "force": "true promove mesmo sem vencer",
-            "rollback": "true devolve o posto ao campeão anterior",
+            "run_id": Word("a execução a promover (padrão: a melhor do experimento)"),
+            "force": Word("true promove mesmo sem vencer", switch=True),
+            "rollback": Word("true devolve o posto ao campeão anterior", switch=True),
         },
     ),
     "generate": Command(
-        generate_command,
         "gera uma leitura, ou uma tabela delas",
         words={
-            "carta": "a carta de uma leitura só",
-            "evento": "a ocasião dessa leitura",
-            "secao": "a seção dessa leitura",
-            "tema": "o tema dessa leitura",
-            "table": "arquivo com os pedidos (csv, xlsx, jsonl ou parquet), em vez de uma carta",
-            "output": "arquivo a gravar, com a coluna texto (csv, xlsx, jsonl ou parquet)",
-            "model": MODEL_WORD,
+            "carta": Word("a carta de uma leitura só", into="prompt"),
+            "evento": Word("a ocasião dessa leitura", into="prompt"),
+            "secao": Word("a seção dessa leitura", into="prompt"),
+            "tema": Word("o tema dessa leitura", into="prompt"),
+            "table": Word("arquivo com os pedidos (csv, xlsx, jsonl ou parquet), em vez de uma carta"),
+            "output": Word("arquivo a gravar, com a coluna texto (csv, xlsx, jsonl ou parquet)"),
+            "model": MODEL,
         },
     ),
-    "evaluate": Command(
-        evaluate_command, "mede um modelo nas leituras de uma tabela (data.path)", words={"model": MODEL_WORD}
-    ),
-    "pretrain": Command(
-        pretrain_command, "cria um modelo base a partir de um corpus (pretrain.corpus)", "configs/pretrain.yaml"
-    ),
+    "evaluate": Command("mede um modelo nas leituras de uma tabela (data.path)", words={"model": MODEL}),
+    "pretrain": Command("cria um modelo base a partir de um corpus (pretrain.corpus)", "configs/pretrain.yaml"),
 }
 
 
@@ -215,15 +143,22 @@ def read_overrides(words: Sequence[str]) -> dict[str, str]:
     return overrides
 
 
-def _own_words(command: str, overrides: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
-    """The command's own words and the settings."""
+def _own_words(command: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pipeline's keyword arguments and the settings."""
     known = COMMANDS[command].words
-    for name in overrides:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-        if name not in known and near:
+    own: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for name, value in overrides.items():
+        word = known.get(name)
+        if word is not None and word.into is not None:
+            own.setdefault(word.into, {})[name] = value
+        elif word is not None:
+            own[name] = _switch(name, value) if word.switch else value
+        elif near := difflib.get_close_matches(name, known, n=1, cutoff=0.7):
             raise SettingError(f"O comando {command} não conhece --{name}; você quis dizer --{near[0]}?")
-    own = {name: value for name, value in overrides.items() if name in known}
-    return own, {name: value for name, value in overrides.items() if name not in known}
+        else:
+            settings[name] = value
+    return own, settings
 
 
 def _switch(name: str, value: str) -> bool:
@@ -246,7 +181,11 @@ def _run(words: Sequence[str]) -> int:
         say(_command_help(name))
         return EXIT_OK
     overrides = read_overrides(rest)
-    return COMMANDS[name].run(overrides.pop("config", COMMANDS[name].config), overrides)
+    config = overrides.pop("config", COMMANDS[name].config)
+    own, settings = _own_words(name, overrides)
+    resolve_name(COMMANDS[name].check)(config, settings)
+    resolve_name(f"cartas_mlflow.pipelines.{name}:{name}")(config, settings, **own)
+    return EXIT_OK
 
 
 def _unknown_command_message(name: str) -> str:
@@ -278,7 +217,7 @@ def _command_help(name: str) -> str:
 
     summary = COMMANDS[name].summary
     settings = "\n".join(f"  --{setting:<34} {text}" for setting, text in describe_settings())
-    words = "".join(f"\n  --{word:<15} {meaning}" for word, meaning in COMMANDS[name].words.items())
+    words = "".join(f"\n  --{own:<15} {word.meaning}" for own, word in COMMANDS[name].words.items())
     return f"""uso: {PROGRAM} {name} [--config ARQUIVO] [--seção.nome valor ...]
 
 {summary[0].upper()}{summary[1:]}.

@@ -1,8 +1,13 @@
-"""The errors that a user can cause.
+"""What a user can cause: errors, and an interruption.
 
-Each carries one Portuguese sentence that says what is wrong, where, and the mend. ``cli.main`` prints it and exits with
-code 2. Any other exception is a bug: it keeps its traceback and exits with code 1.
+An error carries one Portuguese sentence that says what is wrong, where, and the mend; ``cli.main`` prints it and exits
+with code 2. Any other exception is a bug: it keeps its traceback and exits with code 1.
 """
+
+import re
+
+_USER_AND_PASSWORD = re.compile(r"(?<=//)\S*@")
+_PASSWORD_PARAMETER = re.compile(r"(?i)(pass(?:word|wd)?|pwd|token|secret)=[^&\s]*")
 
 
 class UserError(Exception):
@@ -35,3 +40,24 @@ class RegistryError(UserError):
 
 class SearchError(UserError):
     """A hyperparameter search that cannot be opened, joined or ended: its database, its study, its trials."""
+
+
+class RunInterrupted(Exception):
+    """The user stopped the training and everything is saved: the run ends KILLED, the command with ``exit_code``.
+
+    ``str(interruption)``: Markdown for the run's description, on how to go on.
+    """
+
+    def __init__(self, how_to_go_on: str, exit_code: int = 130) -> None:
+        self.exit_code = exit_code
+        super().__init__(how_to_go_on)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without passwords."""
+    return without_password((str(error).splitlines() or [""])[0])
+
+
+def without_password(text: str) -> str:
+    """The text, its addresses without what stands before the ``@`` and without password parameters."""
+    return _PASSWORD_PARAMETER.sub(r"\1=***", _USER_AND_PASSWORD.sub("", text))

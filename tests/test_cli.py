@@ -750,7 +750,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(config: str, overrides: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(cli.COMMANDS, "train", cli.Command(fail, ""))
+    monkeypatch.setattr("cartas_mlflow.pipelines.train.train", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["train"])
 
@@ -761,7 +761,7 @@ def test_an_interruption_ends_with_the_shells_code_for_it(
     def interrupt(config: str, overrides: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "train", cli.Command(interrupt, ""))
+    monkeypatch.setattr("cartas_mlflow.pipelines.train.train", interrupt)
     assert cli.main(["train"]) == 130
     assert capsys.readouterr().out == "⚠️ Interrompido pelo usuário (Ctrl+C)\n"
 
@@ -790,7 +790,7 @@ def test_what_was_typed_reaches_the_command(monkeypatch: pytest.MonkeyPatch) -> 
         seen.append((config, overrides))
         return 0
 
-    monkeypatch.setitem(cli.COMMANDS, "train", cli.Command(remember, ""))
+    monkeypatch.setattr("cartas_mlflow.pipelines.train.train", remember)
     assert cli.main(["train"]) == 0
     assert cli.main(["train", "--config", "configs/mini.yaml", "--epochs", "auto", "--lora.r=8"]) == 0
     assert seen == [

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from cartas_mlflow.cli import COMMANDS
 from cartas_mlflow.config import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "cartas_mlflow"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+PIPELINES = sorted(path for path in (PACKAGE / "pipelines").glob("*.py") if path.stem != "__init__")
 FLOORS = (
     {"__main__"},
     {"cli"},
@@ -83,6 +85,17 @@ def test_imports_point_one_way(path: Path) -> None:
         if not target.startswith("cartas_mlflow.") or there in {here, "__version__"}:
             continue
         assert floor_of(there) > floor_of(here), f"{module_name(path)} imports {target}"
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=module_name)
+def test_a_pipeline_is_one_public_function_named_after_its_file(path: Path) -> None:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    functions = [node.name for node in body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    assert functions == [path.stem]
+
+
+def test_every_pipeline_is_a_command() -> None:
+    assert {path.stem for path in PIPELINES} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", ["data", "evaluation"])

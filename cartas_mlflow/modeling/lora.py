@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.errors import BaseModelError, SettingError
-from cartas_mlflow.modeling.base import BaseLocation, quiet_libraries
+from cartas_mlflow.modeling.base import BaseLocation
+from cartas_mlflow.modeling.loading import quiet_libraries
 from cartas_mlflow.settings import LoraSettings
 
 if TYPE_CHECKING:

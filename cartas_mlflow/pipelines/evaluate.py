@@ -16,10 +16,11 @@ from cartas_mlflow.evaluation.metrics import metric_signatures, score_texts
 from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.model import ReadingGenerator
-from cartas_mlflow.registry.promotion import CHAMPION, METRIC_TITLES
+from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking.progress import progress_bar
+from cartas_mlflow.tracking.report import METRIC_TITLES
 from cartas_mlflow.tracking.run import OUTCOME_TAG, open_run
 
 LEVEL = 0.95

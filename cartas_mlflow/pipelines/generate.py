@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import itertools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +12,7 @@ import pandas as pd
 
 from cartas_mlflow.config import DEFAULT_CONFIG, find_project_file, load_config
 from cartas_mlflow.console import say
+from cartas_mlflow.data.output import OUTPUT_SUFFIXES, write_table
 from cartas_mlflow.data.tables import read_table
 from cartas_mlflow.errors import DataError, SettingError
 from cartas_mlflow.modeling.engine import check_engine
@@ -24,7 +22,6 @@ from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, ColumnNames, ExperimentConfig, ServingSettings
 from cartas_mlflow.tracking.progress import progress_bar
 
-OUTPUT_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet")
 NO_LIMIT = 10**9
 
 
@@ -90,45 +87,6 @@ def generate(
         client = candidates.connect()
         candidates.tell_project_run(client, f"leituras de {name}", f"{len(texts)} leituras de `{name}`.")
     return texts
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table in the format of the file's ending; the file is there whole, or as it was before.
-
-    Raises:
-        DataError: a character that xlsx cannot hold, or a place that cannot be written.
-    """
-    content = _encode(table, path)
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} não pôde ser gravado ({error.strerror}); indique outro --output.") from None
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _encode(table: pd.DataFrame, path: Path) -> bytes:
-    from openpyxl.utils.exceptions import IllegalCharacterError
-
-    kind, stream = path.suffix.lower(), io.BytesIO()
-    if kind == ".csv":
-        return table.to_csv(index=False).encode()
-    if kind == ".jsonl":
-        return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in table.to_dict("records")).encode()
-    if kind == ".parquet":
-        table.to_parquet(stream, index=False)
-        return stream.getvalue()
-    try:
-        with pd.ExcelWriter(stream, engine="openpyxl") as book:
-            table.to_excel(book, index=False)
-            for cell in itertools.chain.from_iterable(book.book.active.iter_rows()):
-                if cell.data_type == "f":  # a text that begins with "="
-                    cell.data_type = "s"
-    except IllegalCharacterError:
-        raise DataError(f"{path}: há um caractere de controle que xlsx não guarda; grave como csv.") from None
-    return stream.getvalue()
 
 
 def _read_order(config: ExperimentConfig, prompt: Mapping[str, str], table: str | None, output: str | None) -> Order:

@@ -8,9 +8,10 @@ from typing import Any
 
 from cartas_mlflow.config import load_config
 from cartas_mlflow.console import keep_log, say
+from cartas_mlflow.errors import RunInterrupted
 from cartas_mlflow.pretraining import phases, record
 from cartas_mlflow.pretraining.session import begin_pretraining
-from cartas_mlflow.tracking.run import RunInterrupted, open_run
+from cartas_mlflow.tracking.run import open_run
 
 CONFIG = "configs/pretrain.yaml"
 

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import resolve_aliases, vary
 from cartas_mlflow.console import duration, keep_log, say
-from cartas_mlflow.errors import TrackingError
-from cartas_mlflow.pipelines.promote import promote_model
+from cartas_mlflow.errors import RunInterrupted, TrackingError, first_line
 from cartas_mlflow.registry import candidates
+from cartas_mlflow.registry.contest import promote_model
 from cartas_mlflow.search import record
 from cartas_mlflow.search.known_settings import known_settings
 from cartas_mlflow.search.local_workers import LocalWorkers, threads_per_worker
 from cartas_mlflow.search.run import SearchRun, close_dead_run, open_search_run, take_over_run
-from cartas_mlflow.search.space import SEARCH_CONFIG, Space, is_searchable, load_search, read_space
+from cartas_mlflow.search.space import Space, is_searchable
+from cartas_mlflow.search.space_file import SEARCH_CONFIG, load_search, read_space
 from cartas_mlflow.search.storage import find_storage
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench, try_settings
 from cartas_mlflow.settings import ExperimentConfig
-from cartas_mlflow.tracking.run import RunInterrupted, first_line
 from cartas_mlflow.tracking.store import store_folder
 from cartas_mlflow.training import preparation
 from cartas_mlflow.training.preparation import SettledBase

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cartas_mlflow.errors import RegistryError
+from cartas_mlflow.errors import RegistryError, first_line
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
 from cartas_mlflow.settings import TrackingSettings
-from cartas_mlflow.tracking.run import first_line, is_generated_name
+from cartas_mlflow.tracking.run import is_generated_name
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from cartas_mlflow.errors import RegistryError
-from cartas_mlflow.modeling.base import BaseLocation, find_base, load_base, load_tokenizer
+from cartas_mlflow.modeling.base import BaseLocation, find_base
 from cartas_mlflow.modeling.engine import DISTRIBUTION, FastEngine
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.hardware import inspect_hardware
+from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import load_adapter
 from cartas_mlflow.registry.batching import RequestBatcher
 from cartas_mlflow.registry.requests import PARAMETERS, check_work, read_parameters, read_rows

@@ -15,6 +15,7 @@ from cartas_mlflow.console import decimal
 from cartas_mlflow.errors import RegistryError
 from cartas_mlflow.evaluation.confidence import Comparison, paired_bootstrap
 from cartas_mlflow.settings import RegistrySettings
+from cartas_mlflow.tracking.report import METRIC_TITLES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +35,6 @@ DESCRIPTION = (
     "Gera leituras de cartas: recebe `carta`, `evento`, `secao` e `tema`, devolve `texto`. A descrição de cada versão "
     "diz por que ela é, foi ou não foi a campeã (alias `champion`)."
 )
-METRIC_TITLES = {"chrf": "chrF", "rougeL": "ROUGE-L", "bleu": "BLEU"}
 
 
 @dataclass(frozen=True)

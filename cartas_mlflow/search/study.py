@@ -9,7 +9,6 @@ line again with the same values; it and its retries count as one.
 from __future__ import annotations
 
 import gc
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from cartas_mlflow.errors import BaseModelError, DataError, SearchError, SettingError, TrainingError
+from cartas_mlflow.search.choosing import choose_pruner, choose_sampler
 from cartas_mlflow.search.space import Known, Space
 from cartas_mlflow.search.storage import StorageAddress, one_at_a_time, open_storage, unusable
 from cartas_mlflow.settings import ExperimentConfig, SearchSettings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
 TRIAL_ERRORS = (SettingError, DataError, BaseModelError, TrainingError)
@@ -351,41 +349,6 @@ class SharedStudy:
         if self.study is None:
             raise RuntimeError("join() comes first")
         return self.study
-
-
-def choose_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
-    """How new trials are chosen, with the seed given."""
-    from optuna import samplers
-    from optuna.exceptions import ExperimentalWarning
-
-    startup = settings.startup_trials
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # group: what is conditional is modelled on its own
-        if settings.sampler == "tpe":
-            return samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True)
-        if settings.sampler == "gp":
-            return samplers.GPSampler(seed=seed, n_startup_trials=startup)
-        if settings.sampler == "cmaes":
-            return samplers.CmaEsSampler(seed=seed, n_startup_trials=startup)
-        return samplers.RandomSampler(seed=seed)
-
-
-def choose_pruner(settings: SearchSettings, first_epoch: int, epochs: int) -> BasePruner:
-    """How weak trials are cut: never in the first third of their epochs.
-
-    Args:
-        first_epoch: the first epoch that is evaluated.
-        epochs: the most epochs that a trial has.
-    """
-    from optuna import pruners
-
-    # Settings that learn fast often start below those that learn nothing: nothing is cut in the first third.
-    earliest = max(first_epoch, math.ceil(epochs / 3))
-    if settings.pruner == "hyperband" and epochs > earliest:
-        return pruners.HyperbandPruner(min_resource=earliest, max_resource=epochs, reduction_factor=3)
-    if settings.pruner == "median":
-        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=earliest)
-    return pruners.NopPruner()
 
 
 def is_complete(trial: FrozenTrial) -> bool:

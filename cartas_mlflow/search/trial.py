@@ -17,15 +17,15 @@ from cartas_mlflow.config import vary
 from cartas_mlflow.console import decimal, hushed, keep_log
 from cartas_mlflow.data.encoding import EncodedTexts
 from cartas_mlflow.data.prompts import prompt_template
-from cartas_mlflow.errors import TrainingError
+from cartas_mlflow.errors import RunInterrupted, TrainingError
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.lora import detach_adapter, save_adapter
-from cartas_mlflow.modeling.trainer import Evaluation
+from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.search.pruning import Pruning
 from cartas_mlflow.search.run import STATE_TAG
 from cartas_mlflow.search.study import Claimed
 from cartas_mlflow.settings import ExperimentConfig
-from cartas_mlflow.tracking.run import OUTCOME_TAG, RunInterrupted, TrackedRun, open_run
+from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun, open_run
 from cartas_mlflow.training import fitting, preparation
 from cartas_mlflow.training import record as training_record
 from cartas_mlflow.training.preparation import EncodedSplit, LoadedBase, PreparedData, SettledBase, Setup

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cartas_mlflow.errors import TrackingError, UserError
+from cartas_mlflow.errors import RunInterrupted, TrackingError, UserError, first_line, without_password
 from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking.store import (
     check_tracking_server,
     one_at_a_time,
     quiet_mlflow,
     where_to_look,
-    without_password,
 )
 
 if TYPE_CHECKING:
@@ -29,17 +28,6 @@ OUTCOME_TAG = "outcome"
 tag stays."""
 FAILURE_TAG = "failure"
 """Why a failed run failed."""
-
-
-class RunInterrupted(Exception):
-    """The user stopped the training and everything is saved: the run ends KILLED, the command with ``exit_code``.
-
-    ``str(interruption)``: Markdown for the run's description, on how to go on.
-    """
-
-    def __init__(self, how_to_go_on: str, exit_code: int = 130) -> None:
-        self.exit_code = exit_code
-        super().__init__(how_to_go_on)
 
 
 @dataclass(frozen=True)
@@ -205,11 +193,6 @@ def open_run(
             f"O servidor MLflow em {without_password(mlflow.get_tracking_uri())} parou de responder, e a execução "
             f"{run.id} ficou aberta nele; com o servidor de volta, continue do último checkpoint (training.resume)."
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    return without_password((str(error).splitlines() or [""])[0])
 
 
 def _start(settings: TrackingSettings, resume_run_id: str | None, parent_run_id: str | None) -> TrackedRun:

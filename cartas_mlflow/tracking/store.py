@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cartas_mlflow.errors import TrackingError
+from cartas_mlflow.errors import TrackingError, without_password
 
 SERVER_PATIENCE = 5.0
 """Seconds that a tracking server gets to answer before anything is started on it."""
 
 _SQLITE = "sqlite:///"
-_USER_AND_PASSWORD = re.compile(r"(?<=//)\S*@")
-_PASSWORD_PARAMETER = re.compile(r"(?i)(pass(?:word|wd)?|pwd|token|secret)=[^&\s]*")
 
 
 def check_tracking_server() -> None:
@@ -106,8 +103,3 @@ def where_to_look(experiment_id: str, run_id: str) -> str:
         # The interface otherwise opens with its pages for agents and prompts, which have none for models.
         return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
     return f"mlflow ui --backend-store-uri {uri}" if mlflow.is_tracking_uri_set() else "mlflow ui"
-
-
-def without_password(text: str) -> str:
-    """The text, its addresses without what stands before the ``@`` and without password parameters."""
-    return _PASSWORD_PARAMETER.sub(r"\1=***", _USER_AND_PASSWORD.sub("", text))

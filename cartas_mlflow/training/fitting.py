@@ -16,15 +16,8 @@ from cartas_mlflow.evaluation.metrics import score_texts
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.interruption import Interruption
-from cartas_mlflow.modeling.trainer import (
-    EvaluateEvery,
-    Evaluation,
-    ReadingTrainer,
-    ValidationSet,
-    early_stopping,
-    evaluate_model,
-    training_arguments,
-)
+from cartas_mlflow.modeling.trainer import EvaluateEvery, ReadingTrainer, early_stopping, training_arguments
+from cartas_mlflow.modeling.validation import Evaluation, ValidationSet, evaluate_model
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.callback import MlflowLogging
 from cartas_mlflow.tracking.progress import Progress, progress_bar

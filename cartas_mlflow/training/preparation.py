@@ -14,16 +14,9 @@ from cartas_mlflow.data.encoding import EncodedTexts, encode_texts
 from cartas_mlflow.data.prompts import make_prompt, prompt_template
 from cartas_mlflow.data.records import Record, Records, Split, load_records, split_records
 from cartas_mlflow.errors import BaseModelError
-from cartas_mlflow.modeling.base import (
-    BaseLocation,
-    BaseUnreachable,
-    Quantization,
-    choose_quantization,
-    find_base,
-    load_base,
-    load_tokenizer,
-)
+from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
+from cartas_mlflow.modeling.loading import Quantization, choose_quantization, load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import ParameterCount, attach_adapter, count_parameters
 from cartas_mlflow.modeling.precision import Precision, activation_bytes, choose_micro_batch, choose_precision
 from cartas_mlflow.settings import ExperimentConfig

@@ -11,7 +11,7 @@ from cartas_mlflow.data.records import Record
 from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality_band
 from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, rouge_f1
 from cartas_mlflow.modeling.hardware import Hardware
-from cartas_mlflow.modeling.trainer import Evaluation
+from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.registry.candidates import reading_id
 from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig

@@ -12,15 +12,11 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.data.encoding import encode_texts
-from cartas_mlflow.modeling.base import BaseLocation, Quantization, load_base, load_tokenizer
+from cartas_mlflow.modeling.base import BaseLocation
+from cartas_mlflow.modeling.loading import Quantization, load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import attach_adapter
-from cartas_mlflow.modeling.trainer import (
-    EvaluateEvery,
-    ReadingTrainer,
-    ValidationSet,
-    early_stopping,
-    training_arguments,
-)
+from cartas_mlflow.modeling.trainer import EvaluateEvery, ReadingTrainer, early_stopping, training_arguments
+from cartas_mlflow.modeling.validation import ValidationSet
 from cartas_mlflow.settings import ExperimentConfig
 
 QUICK = {

@@ -20,16 +20,8 @@ from cartas_mlflow import config as config_module
 from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.modeling import base as base_module
-from cartas_mlflow.modeling.base import (
-    BaseLocation,
-    BaseUnreachable,
-    Quantization,
-    ask_hub,
-    choose_quantization,
-    find_base,
-    load_base,
-    load_tokenizer,
-)
+from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, ask_hub, find_base
+from cartas_mlflow.modeling.loading import Quantization, choose_quantization, load_base, load_tokenizer
 from cartas_mlflow.settings import ModelSettings
 
 PATIENCE = 1.0

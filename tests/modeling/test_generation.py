@@ -13,8 +13,9 @@ import torch
 from readings import shake
 from torch import nn
 
-from cartas_mlflow.modeling.base import BaseLocation, load_base, load_tokenizer
+from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.generation import decoding_config, generate_texts
+from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import attach_adapter
 from cartas_mlflow.settings import GenerationSettings, LoraSettings
 

@@ -13,8 +13,9 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from cartas_mlflow.errors import BaseModelError, SettingError
-from cartas_mlflow.modeling.base import BaseLocation, load_base, load_tokenizer
+from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.generation import generate_texts
+from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import attach_adapter, count_parameters, load_adapter, save_adapter
 from cartas_mlflow.settings import GenerationSettings, LoraSettings
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cartas_mlflow.errors import SettingError
-from cartas_mlflow.modeling.base import choose_quantization
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware, is_lack_of_memory, measure_bfloat16_gain
+from cartas_mlflow.modeling.loading import choose_quantization
 from cartas_mlflow.modeling.precision import activation_bytes, choose_micro_batch, choose_precision
 from cartas_mlflow.settings import ModelSettings
 

@@ -14,12 +14,14 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 from cartas_mlflow.errors import TrainingError
-from cartas_mlflow.modeling.base import BaseLocation, Quantization, load_base
+from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.interruption import Interruption
+from cartas_mlflow.modeling.loading import Quantization, load_base
 from cartas_mlflow.modeling.lora import attach_adapter, detach_adapter
-from cartas_mlflow.modeling.trainer import IGNORED_LABEL, LengthGroupedOrder, ReadingTrainer, validation_loss
+from cartas_mlflow.modeling.trainer import LengthGroupedOrder, ReadingTrainer
+from cartas_mlflow.modeling.validation import IGNORED_LABEL, validation_loss
 
 NF4 = Quantization("nf4", double=True, compute="bfloat16")
 

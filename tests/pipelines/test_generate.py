@@ -20,8 +20,9 @@ from trainings import Trainings
 
 from cartas_mlflow.cli import main
 from cartas_mlflow.config import PROJECT_ROOT
+from cartas_mlflow.data.output import write_table
 from cartas_mlflow.errors import DataError, RegistryError, SettingError, UserError
-from cartas_mlflow.pipelines.generate import generate, write_table
+from cartas_mlflow.pipelines.generate import generate
 from cartas_mlflow.registry.candidates import find_candidate
 from cartas_mlflow.registry.promotion import CHAMPION, register
 
@@ -321,7 +322,7 @@ def test_being_killed_while_writing_leaves_the_file_as_it_was(tmp_path: Path) ->
 import os, signal
 from pathlib import Path
 import pandas
-from cartas_mlflow.pipelines.generate import write_table
+from cartas_mlflow.data.output import write_table
 whole = Path.write_bytes
 def half(self, content):
     whole(self, content[: len(content) // 2])

@@ -20,11 +20,10 @@ from trainings import environment_elsewhere
 
 from cartas_mlflow.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
 from cartas_mlflow.config import PROJECT_ROOT
-from cartas_mlflow.errors import DataError, SettingError, TrainingError, UserError
+from cartas_mlflow.errors import DataError, RunInterrupted, SettingError, TrainingError, UserError
 from cartas_mlflow.pipelines.pretrain import pretrain
 from cartas_mlflow.pipelines.train import train
 from cartas_mlflow.pretraining import phases as pretraining_phases
-from cartas_mlflow.tracking.run import RunInterrupted
 
 ESSAYS = sorted((PROJECT_ROOT / "data" / "arcanos").glob("*.md"))
 SMALL = {

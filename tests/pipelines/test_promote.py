@@ -18,9 +18,10 @@ from cartas_mlflow.cli import main
 from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import RegistryError, SettingError, TrackingError
 from cartas_mlflow.modeling.base import find_base
-from cartas_mlflow.pipelines.promote import RegisteredModel, give_back, promote_run
+from cartas_mlflow.pipelines.promote import promote as promote_run
 from cartas_mlflow.pipelines.train import train
 from cartas_mlflow.registry.candidates import reading_id
+from cartas_mlflow.registry.contest import RegisteredModel, give_back
 from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.registry.promotion import champion_of, version_number
 from cartas_mlflow.settings import ModelSettings, ServingSettings
@@ -113,11 +114,11 @@ def test_force_and_rollback(promote: Promote, settings: dict[str, Any], said: li
     promote("good")
     assert promote("terse", force=True).decision.promoted
     assert champion(settings) == "2"
-    assert give_back(overrides=settings) == ("2", "1")
+    assert give_back(settings["registry.name"]) == ("2", "1")
     assert champion(settings) == "1"
     assert said[-1] == (f"↩️ {settings['registry.name']}: a versão 2 deixou o posto e a versão 1 voltou a ser a campeã.")
     with pytest.raises(RegistryError, match="não há a quem devolver o posto"):
-        give_back(overrides=settings)
+        give_back(settings["registry.name"])
 
 
 def test_a_champion_is_not_compared_on_what_it_was_trained_on(
@@ -374,4 +375,4 @@ def test_it_works_against_a_server_too(
         assert (second.version, second.decision.promoted) == ("2", False)
         assert second.decision.comparison.records == 42
         assert promote_run(overrides=settings, run_id=runs[1], force=True).decision.promoted
-        assert give_back(overrides=settings) == ("2", "1")
+        assert give_back(settings["registry.name"]) == ("2", "1")

@@ -18,9 +18,8 @@ from mlflow.entities import Run
 from safetensors.numpy import load_file
 
 from cartas_mlflow.config import load_config
-from cartas_mlflow.errors import TrainingError
+from cartas_mlflow.errors import RunInterrupted, TrainingError
 from cartas_mlflow.evaluation.metrics import METRIC_NAMES, metric_signatures
-from cartas_mlflow.tracking.run import RunInterrupted
 from cartas_mlflow.training import fitting
 from cartas_mlflow.training import record as training_record
 

@@ -28,16 +28,15 @@ from mlflow.entities import Run
 from safetensors.torch import load_file
 
 from cartas_mlflow.config import PROJECT_ROOT, load_config
-from cartas_mlflow.errors import SearchError
+from cartas_mlflow.errors import RunInterrupted, SearchError
 from cartas_mlflow.pipelines.train import train
 from cartas_mlflow.pipelines.tune import SearchResult, tune
 from cartas_mlflow.registry.model import open_logged
 from cartas_mlflow.search import trial
 from cartas_mlflow.search.known_settings import known_settings
-from cartas_mlflow.search.space import load_search
+from cartas_mlflow.search.space_file import load_search
 from cartas_mlflow.search.storage import VARIABLE
 from cartas_mlflow.search.trial import Bench
-from cartas_mlflow.tracking.run import RunInterrupted
 from cartas_mlflow.training import preparation
 
 SPACE = {

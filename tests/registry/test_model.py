@@ -22,7 +22,8 @@ from trainings import Trainings, environment_elsewhere
 
 from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import BaseModelError, RegistryError
-from cartas_mlflow.modeling.base import find_base, load_base, load_tokenizer
+from cartas_mlflow.modeling.base import find_base
+from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import attach_adapter, save_adapter
 from cartas_mlflow.registry.model import (
     LOGGED_NAME,

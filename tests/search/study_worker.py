@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from cartas_mlflow.config import vary
-from cartas_mlflow.search.space import Known, parse_space
+from cartas_mlflow.search.space import Known
+from cartas_mlflow.search.space_file import parse_space
 from cartas_mlflow.search.storage import find_storage
 from cartas_mlflow.search.study import Claimed, SharedStudy
 from cartas_mlflow.settings import ExperimentConfig

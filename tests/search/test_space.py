@@ -11,7 +11,8 @@ import yaml
 
 from cartas_mlflow.config import load_config, vary
 from cartas_mlflow.errors import SettingError
-from cartas_mlflow.search.space import SEARCH_CONFIG, Known, Space, load_search, parse_space, read_space
+from cartas_mlflow.search.space import Known, Space
+from cartas_mlflow.search.space_file import SEARCH_CONFIG, load_search, parse_space, read_space
 from cartas_mlflow.settings import ExperimentConfig
 
 RATE = {"training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}}

@@ -17,18 +17,12 @@ from study_worker import KNOWN, SPACE
 
 from cartas_mlflow.config import PROJECT_ROOT, vary
 from cartas_mlflow.errors import SearchError, TrackingError, TrainingError
+from cartas_mlflow.search.choosing import choose_pruner, choose_sampler
 from cartas_mlflow.search.pruning import Pruning
-from cartas_mlflow.search.space import Known, Space, parse_space
+from cartas_mlflow.search.space import Known, Space
+from cartas_mlflow.search.space_file import parse_space
 from cartas_mlflow.search.storage import VARIABLE, find_storage
-from cartas_mlflow.search.study import (
-    MAX_RETRIES,
-    Claimed,
-    Finished,
-    SharedStudy,
-    choose_pruner,
-    choose_sampler,
-    facts_of,
-)
+from cartas_mlflow.search.study import MAX_RETRIES, Claimed, Finished, SharedStudy, facts_of
 from cartas_mlflow.settings import ExperimentConfig, SearchSettings
 
 Join = Callable[..., "Colleague"]

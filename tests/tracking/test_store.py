@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from cartas_mlflow.config import PROJECT_ROOT
-from cartas_mlflow.errors import TrackingError
+from cartas_mlflow.errors import TrackingError, without_password
 from cartas_mlflow.tracking import store
-from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, where_to_look, without_password
+from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, where_to_look
 
 
 @pytest.fixture
