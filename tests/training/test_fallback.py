@@ -159,9 +159,9 @@ def test_a_training_that_goes_on_never_does_so_on_another_base(fallback: str, sa
     assert said == []
 
 
-def test_a_file_of_one_s_own_trains_its_epochs_on_its_table_without_a_hub(
-    fallback: str, tiny_base: Path, small_table: Path, tracking_store: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def own_training(fallback: str, small_table: Path, tracking_store: str, tmp_path: Path) -> Trained:
+    """A finished training with a file of one's own, on the fallback's base."""
     own = {
         "extends": DEFAULT_CONFIG,
         "data": {"path": str(small_table)},
@@ -170,18 +170,26 @@ def test_a_file_of_one_s_own_trains_its_epochs_on_its_table_without_a_hub(
         "generation": {"max_new_tokens": 8},
         "tracking": {"experiment": "minhas", "system_metrics": False},
     }
-    trained = Trained(train(write(tmp_path / "minha.yaml", own)), MlflowClient(tracking_store))
-    params, tags = trained.run.data.params, trained.run.data.tags
+    return Trained(train(write(tmp_path / "minha.yaml", own)), MlflowClient(tracking_store))
+
+
+def test_a_file_of_one_s_own_trains_its_epochs_on_its_table_without_a_hub(
+    own_training: Trained, small_table: Path, tiny_base: Path
+) -> None:
+    params, tags = own_training.run.data.params, own_training.run.data.tags
     assert (params["data.path"], params["training.epochs"]) == (str(small_table), "2")
     assert (params["derived.train_records"], params["derived.validation_records"]) == ("35", "7")
     assert (params["model.resolved"], params["training.learning_rate"]) == (str(tiny_base), "0.001")
-    assert len(trained.series("eval_loss")) == 2
+    assert len(own_training.series("eval_loss")) == 2
     assert tags["base_model.fallback"] == "true"
-    assert trained.client.get_experiment(trained.run.info.experiment_id).name == "minhas"
+    assert own_training.client.get_experiment(own_training.run.info.experiment_id).name == "minhas"
 
-    resumed = Trained(train(overrides={"training.resume": str(trained.folder)}), trained.client)
-    assert resumed.result.run_id == trained.result.run_id
-    assert resumed.run.data.tags["base_model.fallback"] == "true", "it goes on on the stand-in, under its own name"
+
+@pytest.mark.slow
+def test_a_training_on_the_fallback_s_base_goes_on_there(own_training: Trained) -> None:
+    resumed = Trained(train(overrides={"training.resume": str(own_training.folder)}), own_training.client)
+    assert resumed.result.run_id == own_training.result.run_id
+    assert resumed.run.data.tags["base_model.fallback"] == "true", "under its own name, but still not the one asked for"
 
 
 def write(file: Path, content: dict[str, object]) -> str:
