@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cartas_mlflow.config import load_config
+from cartas_mlflow.config import StandIn, stand_in
 from cartas_mlflow.console import decimal, say, say_box
 from cartas_mlflow.data.encoding import EncodedTexts, encode_texts, unknown_characters
 from cartas_mlflow.data.oddities import count_words, describe_oddities, listed
 from cartas_mlflow.data.prompts import make_prompt, prompt_template
 from cartas_mlflow.data.records import Record, Records, load_records
 from cartas_mlflow.data.splitting import Split, split_records
+from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
 from cartas_mlflow.modeling.loading import Quantization, choose_quantization, load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import ParameterCount, attach_adapter, count_parameters
 from cartas_mlflow.modeling.precision import Precision, activation_bytes, choose_micro_batch, choose_precision
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.run import param_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+BOX_WIDTH = 76
+"""Characters that a terminal of 80 leaves inside a box."""
+_WRAPPED = textwrap.TextWrapper(BOX_WIDTH, subsequent_indent="      ", break_on_hyphens=False)
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,15 @@ class Setup:
         return self.settled.config
 
 
-def settle_base(config: ExperimentConfig, config_path: str | Path, overrides: Mapping[str, Any]) -> SettledBase:
-    """Find the base; where it cannot be had, take the fallback's settings and say so.
+def settle_base(
+    config: ExperimentConfig, config_path: str | Path, overrides: Mapping[str, Any], *, resumed: bool = False
+) -> SettledBase:
+    """Find the base; where it cannot be had, take the fallback's in its place and say all that changes with it.
+
+    Args:
+        config_path: where the settings come from, as the console names it.
+        overrides: what the user typed: it outlasts the fallback.
+        resumed: an earlier training goes on, which it can only do on its own base.
 
     Raises:
         BaseModelError: no base, and ``model.fallback=none``; or a base that is no base.
@@ -91,21 +106,46 @@ def settle_base(config: ExperimentConfig, config_path: str | Path, overrides: Ma
     try:
         location = find_base(config.model)
     except BaseUnreachable as unreachable:
+        if resumed:
+            raise BaseModelError(
+                f"O treinamento de {config_path} usa o modelo base {unreachable.name}, que não está neste computador, "
+                f"e {unreachable.reason}; conecte-se à rede e repita o comando."
+            ) from None
         if config.model.fallback is None:
             raise
-        fallen = load_config(config_path, overrides, fallback=config.model.fallback)
-        location = find_base(fallen.model)
-        say_box(
-            "AVISO: o modelo base pedido não está sendo usado.\n"
-            f"Pedido: {unreachable.name}\n"
-            f"Motivo: {unreachable.reason}\n"
-            f"Em uso: {location.description}\n"
-            f"Configuração: {config.model.fallback} (taxa de aprendizado, módulos LoRA e geração próprios)\n"
-            "Para exigir o modelo pedido: -P model.fallback=none"
-        )
-        return SettledBase(fallen, location, unreachable.name)
+        fallen = stand_in(config, overrides)
+        location = find_base(fallen.config.model)
+        say_box(_fallback_notice(unreachable, location, config.model.fallback, fallen))
+        return SettledBase(fallen.config, location, unreachable.name)
     say(f"Modelo base encontrado: {location.description}")
     return SettledBase(config, location)
+
+
+def _fallback_notice(unreachable: BaseUnreachable, location: BaseLocation, file: str, fallen: StandIn) -> str:
+    """What is used instead, and each setting that changes, old → new."""
+    lines = [
+        "AVISO: o modelo base pedido não está sendo usado.",
+        f"Pedido: {unreachable.name}",
+        f"Motivo: {unreachable.reason}",
+        f"Em uso: {location.description}",
+        f"Configuração: {file}",
+        "Muda só o que depende do modelo base:",
+    ]
+    for name, (old, new) in fallen.changed.items():
+        lines += _change(name, param_text(old), param_text(new))
+    for names, sentence in (
+        (fallen.not_taken, "Fica o seu, porque não depende do modelo base"),
+        (fallen.yielding, f"Fica o seu, porque não combina com {Path(file).name}"),
+    ):
+        lines += _WRAPPED.wrap(f"{sentence}: {', '.join(names)}") if names else []
+    return "\n".join([*lines, "Para exigir o modelo pedido: -P model.fallback=none"])
+
+
+def _change(name: str, old: str, new: str) -> list[str]:
+    whole = f"  {name}: {old} → {new}"
+    if len(whole) <= BOX_WIDTH:
+        return [whole]
+    return [*_WRAPPED.wrap(f"  {name}: {old}"), *_WRAPPED.wrap(f"      → {new}")]
 
 
 def load_data(config: ExperimentConfig) -> Records:
