@@ -384,24 +384,17 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         [],
         "O arquivo de dados nada.csv não existe; confira data.path (ex.: data/cartas.csv).",
     ),
-    "folder": (".", None, [], ". é uma pasta; indique em data.path um arquivo csv, xlsx, jsonl ou parquet."),
+    "folder": (
+        ".",
+        None,
+        [],
+        ". é uma pasta; indique em data.path um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
+    ),
     "impossible name": (
         f"{'x' * 300}.csv",
         None,
         [],
         f"{'x' * 300}.csv não pôde ser lido; confira data.path e as permissões do arquivo.",
-    ),
-    "unknown ending": (
-        "t.txt",
-        readings(Sol=9),
-        [],
-        "t.txt tem a terminação .txt; use um arquivo csv, xlsx, jsonl ou parquet.",
-    ),
-    "no ending": (
-        "tabela",
-        readings(Sol=9),
-        [],
-        "tabela tem a terminação (nenhuma); use um arquivo csv, xlsx, jsonl ou parquet.",
     ),
     # what is in it
     "empty": ("t.csv", "", [], "O arquivo t.csv está vazio; ele precisa de um cabeçalho e de leituras."),
@@ -441,49 +434,58 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.csv",
         b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
         [],
-        "O conteúdo de t.csv é binário, não texto; exporte a tabela como csv em UTF-8 de novo.",
+        "t.csv é uma imagem, não uma tabela; indique em data.path um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou "
+        "parquet.",
     ),
-    "xlsx called csv": (
-        "t.csv",
-        xlsx(HEADER, READING),
-        [],
-        "O conteúdo de t.csv não é csv e sim xlsx; renomeie o arquivo para t.xlsx.",
-    ),
-    "parquet called csv": (
-        "t.csv",
-        parquet(HEADER, READING),
-        [],
-        "O conteúdo de t.csv não é csv e sim parquet; renomeie o arquivo para t.parquet.",
-    ),
-    "parquet called jsonl": (
-        "t.jsonl",
-        parquet(HEADER, READING),
-        [],
-        "O conteúdo de t.jsonl não é jsonl e sim parquet; renomeie o arquivo para t.parquet.",
-    ),
-    "csv called xlsx": (
+    "word document": (
         "t.xlsx",
-        readings(Sol=9),
+        zipped(**{"[Content_Types].xml": "<x/>", "word/document.xml": "<x/>"}),
         [],
-        "O conteúdo de t.xlsx não é xlsx; exporte a tabela de novo.",
+        "t.xlsx é um documento do Word, não uma tabela; exporte-a, ou indique em data.path um arquivo csv, xlsx, xls, "
+        "xlsb, ods, jsonl ou parquet.",
     ),
-    "csv called parquet": (
-        "t.parquet",
-        readings(Sol=9),
+    "archive": (
+        "t.zip",
+        zipped(**{"leituras/t.csv": "x"}),
         [],
-        "O conteúdo de t.parquet não é parquet; exporte a tabela de novo.",
+        "t.zip é um arquivo compactado (com leituras/t.csv), não uma tabela; exporte-a, ou indique em data.path um "
+        "arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
+    ),
+    "pdf": (
+        "t.pdf",
+        b"%PDF-1.7\n...",
+        [],
+        "t.pdf é um PDF, não uma tabela; indique em data.path um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
+    ),
+    "web page called xls": (
+        "t.xls",
+        "<html><body><table><tr><td>carta</td></tr></table></body></html>",
+        [],
+        "t.xls é uma página HTML, não uma tabela; abra-a no Excel ou no LibreOffice e salve como xlsx.",
+    ),
+    "lock file of an open spreadsheet": (
+        "~$t.xlsx",
+        b"\x05Ana  ",
+        [],
+        "~$t.xlsx é o arquivo temporário de uma planilha aberta; indique t.xlsx.",
+    ),
+    "address": (
+        "https://exemplo.com/t.csv",
+        None,
+        [],
+        "https:/exemplo.com/t.csv é um endereço da internet; baixe a tabela e indique o arquivo em data.path.",
     ),
     "half an xlsx": (
         "t.xlsx",
         xlsx(HEADER, READING)[:2000],
         [],
-        "t.xlsx não é uma planilha xlsx íntegra; abra-a e salve de novo como xlsx.",
+        "t.xlsx não é uma planilha íntegra; abra-a e salve de novo como xlsx.",
     ),
     "another program's zip": (
         "t.xlsx",
         zipped(mimetype="application/vnd.oasis.opendocument.spreadsheet"),
         [],
-        "t.xlsx não é uma planilha xlsx íntegra; abra-a e salve de novo como xlsx.",
+        "t.xlsx não é uma planilha íntegra; abra-a e salve de novo como xlsx.",
     ),
     "half a parquet": (
         "t.parquet",
@@ -498,39 +500,41 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.xlsx não tem a planilha Plan2; escolha data.sheet entre: Leituras.",
     ),
     # columns
-    "other capital letters": (
-        "t.csv",
-        comma(("EVENTO", "CARTA", "TEMA", "SECAO", "TEXTO"), READING),
-        [],
-        "t.csv não tem a coluna carta; as colunas são: EVENTO, CARTA, TEMA, SECAO, TEXTO. Indique a certa com "
-        "data.columns.carta=CARTA.",
-    ),
-    "missing column like another": (
-        "t.csv",
-        comma(("eventos", "carta", "tema", "secao", "texto"), READING),
-        [],
-        "t.csv não tem a coluna evento; as colunas são: eventos, carta, tema, secao, texto. Indique a certa com "
-        "data.columns.evento=eventos, ou none se a tabela não tem esse campo.",
-    ),
-    "missing column like no other": (
-        "t.csv",
-        comma(("evento", "carta", "tema", "secao", "leitura"), READING),
-        [],
-        "t.csv não tem a coluna texto; as colunas são: evento, carta, tema, secao, leitura. Indique a certa com "
-        "data.columns.texto=NOME.",
-    ),
     "column given by settings": (
         "t.csv",
         readings(Sol=9),
         ["--data.columns.tema", "assunto"],
         "t.csv não tem a coluna assunto; as colunas são: evento, carta, tema, secao, texto. Indique a certa com "
-        "data.columns.tema=NOME, ou none se a tabela não tem esse campo.",
+        "-P data.columns.tema=NOME, ou none se a tabela não tem esse campo (e então um -P data.template sem ele).",
     ),
     "repeated column": (
         "t.csv",
         comma((*HEADER, "tema"), (*READING, "Lar")),
         [],
         "t.csv: a coluna tema aparece mais de uma vez no cabeçalho; dê nomes diferentes.",
+    ),
+    "columns like no other": (
+        "t.csv",
+        comma(("evento", "Lâminas do mês", "tema", "secao", "O que eu vi"), READING),
+        [],
+        "t.csv não tem a coluna carta nem texto; as colunas são: evento, Lâminas do mês, tema, secao, O que eu vi. "
+        "Indique a certa com -P data.columns.carta=NOME -P data.columns.texto=NOME.",
+    ),
+    "column that could be two": (
+        "t.csv",
+        comma(("evento", "carta", "assunto", "topico", "secao", "texto"), (*READING, "x")),
+        [],
+        "t.csv não tem a coluna tema; as colunas são: evento, carta, assunto, topico, secao, texto. Indique a certa "
+        "com -P data.columns.tema=NOME, ou none se a tabela não tem esse campo (e então um -P data.template sem ele).",
+    ),
+    "sheets without the columns": (
+        "t.xlsx",
+        xlsx(("Instruções", "não mexer"), ("a", "b")),
+        [],
+        "t.xlsx (planilha Leituras) não tem a coluna carta nem evento nem secao nem tema nem texto; as colunas são: "
+        "Instruções, não mexer. Indique a certa com -P data.columns.carta=NOME -P data.columns.evento=NOME "
+        "-P data.columns.secao=NOME -P data.columns.tema=NOME -P data.columns.texto=NOME, ou none se a tabela não tem "
+        "esses campos (e então um -P data.template sem ele).",
     ),
     # lines
     "too many fields": (
@@ -583,12 +587,6 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.jsonl, linha 2: o campo texto deve ser um texto, não uma lista, um objeto nem bytes.",
     ),
     # encodings
-    "neither UTF-8 nor Windows-1252": (
-        "t.csv",
-        comma(HEADER).encode() + b"A,O Sol,T,S,\xe9\x81\n",
-        [],
-        "t.csv, linha 2: o texto não está em UTF-8 nem em Windows-1252; salve o arquivo em UTF-8.",
-    ),
     "one Windows-1252 line in UTF-8": (
         "t.csv",
         comma(HEADER, ("Mudança", "A Força", "Família", "Luz", "Você é forte.")).encode()
@@ -600,36 +598,20 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.csv",
         comma(HEADER, READING).encode("utf-16")[:-1],
         [],
-        "t.csv é um texto UTF-16 cortado; exporte a tabela como csv de novo.",
+        "t.csv é um texto UTF-16 cortado; exporte a tabela de novo.",
     ),
     # the split
-    "card with 1 reading": (
+    "fewer than a dozen readings": (
         "t.csv",
-        readings(Sol=9, Lua=1, Torre=1),
+        readings(Sol=9, Lua=2),
         [],
-        "t.csv: a carta Lua tem só 1 leitura (e outras 1 também); a divisão por carta precisa de pelo menos 2 de cada: "
-        "acrescente leituras ou retire a carta.",
+        "t.csv tem só 11 leituras válidas, e são precisas pelo menos 12; acrescente leituras.",
     ),
-    "too little for validation": (
+    "one reading": (
         "t.csv",
-        readings(Sol=9, Lua=9, Torre=9),
-        ["--data.validation_fraction", "0.05"],
-        "t.csv: 27 leituras com data.validation_fraction=0.05 dão 2 para validação e 25 para treino, mas há 3 cartas e "
-        "cada lado precisa de uma de cada; acrescente leituras ou mude a fração.",
-    ),
-    "too little for training": (
-        "t.csv",
-        readings(Sol=9, Lua=9, Torre=9),
-        ["--data.validation_fraction", "0.95"],
-        "t.csv: 27 leituras com data.validation_fraction=0.95 dão 26 para validação e 1 para treino, mas há 3 cartas e "
-        "cada lado precisa de uma de cada; acrescente leituras ou mude a fração.",
-    ),
-    "card too rare for the fraction": (
-        "t.csv",
-        readings(Sol=100, Lua=2),
+        comma(HEADER, READING),
         [],
-        "t.csv: com data.validation_fraction=0.15 a carta Lua, que tem 2 leituras, fica fora do lado de validação; "
-        "acrescente leituras dela, retire-a ou mude a fração.",
+        "t.csv tem só 1 leitura válida, e são precisas pelo menos 12; acrescente leituras.",
     ),
 }
 
@@ -742,7 +724,7 @@ def test_a_process_whose_table_is_wrong_ends_with_code_2_and_no_traceback(tiny_b
     (tmp_path / "t.csv").write_text(readings(Sol=9, Lua=1), encoding="utf-8")
     result = run_process("train", "--data.path", "t.csv", "--model.name", str(tiny_base), folder=tmp_path)
     assert result.returncode == 2
-    assert result.stdout.splitlines()[-1].startswith("❌ t.csv: a carta Lua tem só 1 leitura; ")
+    assert result.stdout.splitlines()[-1].startswith("❌ t.csv tem só 10 leituras válidas, ")
     assert "Traceback" not in result.stdout + result.stderr
 
 

@@ -47,3 +47,11 @@ def encode_texts(
     }
     longest = max(map(len, inputs["input_ids"])), max(map(len, labels))
     return EncodedTexts(Dataset.from_dict(columns), truncated, unknown, longest)
+
+
+def unknown_characters(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, list[int]]:
+    """Characters that the vocabulary does not have -> the rows of the texts that they stand in."""
+    unknown = tokenizer.unk_token_id
+    characters = sorted(set("".join(texts)))
+    lost = [c for c in characters if unknown in tokenizer(c, add_special_tokens=False)["input_ids"]]
+    return {character: [row for row, text in enumerate(texts) if character in text] for character in lost}

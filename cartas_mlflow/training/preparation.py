@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import StandIn, stand_in
 from cartas_mlflow.console import decimal, say, say_box
-from cartas_mlflow.data.encoding import EncodedTexts, encode_texts
+from cartas_mlflow.data.encoding import EncodedTexts, encode_texts, unknown_characters
+from cartas_mlflow.data.oddities import count_words, describe_oddities, listed
 from cartas_mlflow.data.prompts import make_prompt, prompt_template
-from cartas_mlflow.data.records import Record, Records, Split, load_records, split_records
+from cartas_mlflow.data.records import Record, Records, load_records
+from cartas_mlflow.data.splitting import Split, split_records
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
@@ -149,17 +151,11 @@ def _change(name: str, old: str, new: str) -> list[str]:
 def load_data(config: ExperimentConfig) -> Records:
     """Read and clean the table, and tell its figures."""
     records = load_records(config.data)
+    for remark in records.table.remarks:
+        say(remark)
     say(f"Dados carregados: {records.read} registros")
-    if records.empty:
-        line, column = records.empty[0]
-        dropped = _count(len(records.empty), "linha descartada", "linhas descartadas")
-        say(f"⚠️ {dropped} por célula vazia (a primeira: linha {line}, coluna {column})")
-    if records.repeated:
-        lines = ", ".join(map(str, records.repeated[:10])) + (", …" if len(records.repeated) > 10 else "")
-        dropped = _count(len(records.repeated), "linha repetida descartada", "linhas repetidas descartadas")
-        say(f"⚠️ {dropped} (no arquivo: {lines})")
-    if records.shared_texts:
-        say(f"⚠️ {records.shared_texts} leituras têm um texto que aparece em mais de um registro (mantidas)")
+    for oddity in describe_oddities(records):
+        say(f"⚠️ {oddity}")
     say(f"Dados após validação/limpeza: {len(records.rows)} registros válidos")
     say(f"Cartas únicas: {records.cards}")
     say(f"Comprimento médio: {decimal(records.mean_length, 1)} caracteres")
@@ -171,6 +167,11 @@ def split_data(config: ExperimentConfig, records: Records) -> PreparedData:
     template = prompt_template(config.data)
     split = split_records(records, config.data.validation_fraction, config.data.split_seed)
     say(f"Dataset dividido: {len(split.train)} treino, {len(split.validation)} validação")
+    if split.single:
+        one = count_words(len(split.single), "carta tem uma leitura só e fica", "cartas têm uma leitura só e ficam")
+        say(f"⚠️ {one} inteira no treino, sem medida: {listed(split.single)}".replace("ficam inteira", "ficam inteiras"))
+    if split.unseen:
+        say(f"⚠️ Só na validação, porque todas as cartas têm uma leitura só: {listed(split.unseen)}")
     data = PreparedData(records, split, template)
     say(f"Exemplo de pedido: {data.prompts(split.train[:1])[0]}")
     return data
@@ -221,13 +222,12 @@ def tokenize_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData
     train, validation = sides
     say(f"Tokenização concluída: {len(train.dataset)} treino, {len(validation.dataset)} validação")
     say(f"Tokens: até {train.longest[0]} no pedido e {train.longest[1]} na leitura (limite: {config.data.max_length})")
-    truncated, unknown = train.truncated + validation.truncated, train.unknown + validation.unknown
+    truncated = train.truncated + validation.truncated
     if truncated:
-        cut = _count(truncated, "texto cortado", "textos cortados")
+        cut = count_words(truncated, "texto cortado", "textos cortados")
         say(f"⚠️ {cut} em {config.data.max_length} tokens; aumente data.max_length")
-    if unknown:
-        lost = _count(unknown, "token", "tokens")
-        say(f"⚠️ {lost} fora do vocabulário do modelo: esses caracteres se perdem")
+    if train.unknown + validation.unknown:
+        say(f"⚠️ Fora do vocabulário do modelo, e por isso perdidos: {_lost_characters(base, data)}")
     return train, validation
 
 
@@ -247,10 +247,16 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
         ),
     )
     pieces = config.training.batch_size // micro
-    cut = _count(pieces, "acumulação", "acumulações")
+    cut = count_words(pieces, "acumulação", "acumulações")
     say(f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {cut})")
     return micro
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+def _lost_characters(base: LoadedBase, data: PreparedData) -> str:
+    texts = [" ".join((*record.fields(), record.texto)) for record in data.records.rows]
+    lost = unknown_characters(base.tokenizer, texts)
+    return "; ".join(
+        f"{character} ×{sum(text.count(character) for text in texts)} "
+        f"(linha {listed([data.records.lines[row] for row in rows], 5)})"
+        for character, rows in lost.items()
+    )

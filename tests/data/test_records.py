@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cartas_mlflow.config import load_config
-from cartas_mlflow.data.records import Record, load_records, make_record, split_records
+from cartas_mlflow.data.records import Record, load_records, make_record
+from cartas_mlflow.data.splitting import split_records
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.settings import DataSettings
 
@@ -164,13 +165,46 @@ def test_every_card_stands_on_both_sides_in_its_share(fraction: float, held_out:
     assert max(validation.values()) - min(validation.values()) <= 1
 
 
-def test_the_smallest_table_that_can_be_split_is_split(tmp_path: Path) -> None:
-    rows = [reading(card, text) for card in ("O Sol", "A Lua") for text in ("um", "dois")]
-    split = split_records(load_records(write(tmp_path / "t.csv", *rows)), 0.15 * 3, 42)
-    assert cards_of(split.train) == cards_of(split.validation) == {"O Sol": 1, "A Lua": 1}
+UNEVEN = {
+    "30 readings of 20 cards": ({f"Carta {n:02d}": 2 if n < 10 else 1 for n in range(20)}, 0.15, 5),
+    "a dozen": ({"O Sol": 6, "A Lua": 6}, 0.15, 2),
+    "a card too rare for its share": ({"O Sol": 100, "A Lua": 2}, 0.15, 16),
+    "nearly all for validation": ({"O Sol": 9, "A Lua": 9, "A Torre": 9}, 0.95, 24),
+    "less than one a card for validation": ({"O Sol": 9, "A Lua": 9, "A Torre": 9}, 0.05, 2),
+    "three single cards": ({"O Sol": 20, "A Lua": 20, "a": 1, "b": 1, "c": 1}, 0.15, 7),
+    "nothing but single cards": ({f"Carta {n}": 1 for n in range(20)}, 0.15, 3),
+    "one card": ({"O Sol": 40}, 0.15, 6),
+}
 
 
-def test_a_card_that_would_miss_the_training_side_is_an_error(tmp_path: Path) -> None:
-    rows = [reading("O Sol", f"{number}") for number in range(100)] + [reading("A Lua", "a"), reading("A Lua", "b")]
-    with pytest.raises(DataError, match="a carta A Lua, que tem 2 leituras, fica fora do lado de treino; "):
-        split_records(load_records(write(tmp_path / "t.csv", *rows)), 0.9, 42)
+@pytest.mark.parametrize(("counts", "fraction", "held_out"), UNEVEN.values(), ids=UNEVEN.keys())
+def test_small_and_uneven_tables_are_split_as_evenly_as_they_can_be(
+    counts: dict[str, int], fraction: float, held_out: int, tmp_path: Path
+) -> None:
+    rows = [reading(card, f"{card} {number}") for card, count in counts.items() for number in range(count)]
+    records = load_records(write(tmp_path / "t.csv", *rows))
+    split = split_records(records, fraction, 42)
+    train, validation = cards_of(split.train), cards_of(split.validation)
+    assert train + validation == Counter(counts)
+    assert sum(validation.values()) == held_out
+    single = {card for card, count in counts.items() if count == 1}
+    if single != counts.keys():
+        assert train.keys() == counts.keys()
+        assert set(split.single) == single
+        shares = {card: held_out * (count - 1) / (len(rows) - len(counts)) for card, count in counts.items()}
+        assert all(abs(validation[card] - share) <= 1 for card, share in shares.items())
+    assert set(split.unseen) == counts.keys() - train.keys()
+    assert split == split_records(records, fraction, 42)
+
+
+def test_fewer_than_a_dozen_readings_are_no_table(tmp_path: Path) -> None:
+    records = load_records(write(tmp_path / "t.csv", *(reading("O Sol", f"{number}") for number in range(11))))
+    with pytest.raises(DataError, match=r"t\.csv tem só 11 leituras válidas, e são precisas pelo menos 12; "):
+        split_records(records, 0.15, 42)
+
+
+def test_one_word_in_several_spellings_is_one_word_and_told(tmp_path: Path) -> None:
+    cards = ["O Sol", "O Sol", "o sol", "O  SOL.", "A Lua", "A Força", "A Forca"]
+    records = load_records(write(tmp_path / "t.csv", *(reading(card, f"{n}") for n, card in enumerate(cards))))
+    assert cards_of(records.rows) == {"O Sol": 4, "A Lua": 1, "A Força": 2}
+    assert records.spellings == {"carta": {"o sol": "O Sol", "O SOL.": "O Sol", "A Forca": "A Força"}}
