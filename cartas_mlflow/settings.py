@@ -30,8 +30,10 @@ class ColumnNames(Section):
 
 
 class DataSettings(Section):
-    path: str = Field("data/cartas.csv", min_length=1, description="tabela de leituras: csv, xlsx, jsonl ou parquet")
-    sheet: OptionalText = Field(None, description="planilha do arquivo xlsx; none = a primeira")
+    path: str = Field(
+        "data/cartas.csv", min_length=1, description="tabela de leituras: csv, xlsx, xls, xlsb, ods, jsonl ou parquet"
+    )
+    sheet: OptionalText = Field(None, description="planilha a ler; none = a primeira que tem as colunas")
     columns: ColumnNames = ColumnNames()
     template: str = Field(
         "instrucao", min_length=1, description="instrucao, barras, ou um modelo próprio com {carta}, {evento}, …"
