@@ -15,7 +15,7 @@ from cartas_mlflow.modeling.lora import save_adapter
 from cartas_mlflow.registry.contest import promote_model
 from cartas_mlflow.registry.model import open_folder
 from cartas_mlflow.tracking.opening import open_run
-from cartas_mlflow.training import fitting, preparation, record
+from cartas_mlflow.training import fitting, page, preparation, record
 from cartas_mlflow.training.session import begin, say_interrupted
 
 
@@ -96,7 +96,8 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         record.log_samples(run, data, final.texts, "final")
 
         say("10. Salvando modelo treinado...")
-        record.log_result(run, session, setup, result, final, baselines, validation)
+        facts = record.log_result(run, session, setup, result, final, baselines, validation)
+        page.log_page(run, session, setup, facts, final.texts, untuned.texts)
         say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
 
     if config.registry.register_model:

@@ -61,7 +61,7 @@ def results_table(final: Mapping[str, float], baselines: Mapping[str, Mapping[st
     columns = {"Modelo ajustado": final, **baselines}
     lines = ["| Métrica | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
     for name, title in METRIC_TITLES.items():
-        cells = (_cell(name, values[name]) if name in values else "n/d" for values in columns.values())
+        cells = (metric_text(name, values[name]) if name in values else "n/d" for values in columns.values())
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -88,7 +88,8 @@ def epochs_text(number: int) -> str:
     return f"{number} época{'' if number == 1 else 's'}"
 
 
-def _cell(name: str, value: float) -> str:
+def metric_text(name: str, value: float) -> str:
+    """A metric as a table shows it: a share in per cent, words whole, the others with four places."""
     if name == "copied_share":
         return f"{decimal(100 * value, 1)} %"
     return str(round(value)) if name == "longest_copied_run" else decimal(value, 4)

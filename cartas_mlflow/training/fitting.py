@@ -62,10 +62,15 @@ def reading_score(data: PreparedData, copied_words: int) -> Score:
     return score
 
 
+def look_up_texts(data: PreparedData) -> list[str]:
+    """For each validation prompt the best-matching training text."""
+    known = [(record.fields(), record.texto) for record in data.split.train]
+    return look_up([record.fields() for record in data.split.validation], known)
+
+
 def score_lookup(data: PreparedData, score: Score) -> dict[str, float]:
     """The metrics of answering each validation prompt with the best-matching training text."""
-    known = [(record.fields(), record.texto) for record in data.split.train]
-    return score(look_up([record.fields() for record in data.split.validation], known))
+    return score(look_up_texts(data))
 
 
 def evaluate(setup: Setup, score: Score, title: str) -> Evaluation:

@@ -138,7 +138,7 @@ def log_result(
     validation: Dataset,
     *,
     with_model: bool = True,
-) -> None:
+) -> ReportFacts:
     """Final metrics, model, pictures, adapter and report; the run's description tells how it ended.
 
     Args:
@@ -175,6 +175,7 @@ def log_result(
     _say_result(session, facts)
     run.describe(describe_result(facts))
     run.set_tags({OUTCOME_TAG: "early_stopped" if result.stopped_early else "finished"})
+    return facts
 
 
 def log_curves(run: TrackedRun, result: Fit, baselines: Mapping[str, Mapping[str, float]]) -> None:

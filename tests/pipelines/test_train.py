@@ -125,6 +125,7 @@ def test_the_artifacts_are_these_and_no_others(trained: Trained) -> None:
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "adapter/base.json",
+        "adapter/checksums.json",
         "adapter/served.json",
         "adapter/tokenizer.json",
         "adapter/tokenizer_config.json",
@@ -132,6 +133,7 @@ def test_the_artifacts_are_these_and_no_others(trained: Trained) -> None:
         "data/split.csv",
         "plots/loss.png",
         "plots/metrics.png",
+        "report/relatorio.html",
         "report/relatorio.md",
         "report/training_log.log",
         "report/training_metrics.json",
@@ -190,6 +192,18 @@ def test_the_baselines_tell_a_copy_from_a_text_of_ones_own(trained: Trained) -> 
     assert metrics["lookup_longest_copied_run"] >= 12
     assert metrics["base_loss"] > metrics["final_loss"]
     assert "lookup_loss" not in metrics
+
+
+def test_the_verdict_is_on_the_page_and_among_the_metrics(trained: Trained) -> None:
+    page = trained.artifact("report/relatorio.html").read_text(encoding="utf-8")
+    assert page == (trained.folder / "relatorio.html").read_text(encoding="utf-8")
+    metrics = trained.run.data.metrics
+    for metric in ("rougeL", "bleu", "chrf"):
+        for rival in ("base", "lookup"):
+            assert metrics[f"final_{metric}_over_{rival}"] == pytest.approx(
+                metrics[f"final_{metric}"] - metrics[f"{rival}_{metric}"], abs=1e-9
+            )
+    assert "do modelo sem ajuste: " in page or "que o modelo sem ajuste: " in page
 
 
 # The report

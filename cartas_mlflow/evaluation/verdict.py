@@ -1,0 +1,67 @@
+"""Is a model better than what it has to beat? Metrics with their intervals, differences with theirs, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cartas_mlflow.console import decimal
+from cartas_mlflow.evaluation.confidence import METRICS, Comparison, Interval, bootstrap, paired_bootstrap
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A model's texts, judged on the records of ``records``.
+
+    ``intervals``: metric -> value with its 95 % interval (bootstrap over the records); ``against``: label of a rival ->
+    metric -> paired difference, this model minus the rival.
+    """
+
+    intervals: Mapping[str, Interval]
+    against: Mapping[str, Mapping[str, Comparison]]
+    records: int
+
+    def sentence(self, rival: str, metric: str) -> str:
+        """``melhor que o modelo sem ajuste: +0,035 [+0,021; +0,049]``, or that the two cannot be told apart."""
+        difference = self.against[rival][metric].difference
+        if difference.low > 0:
+            word = f"melhor que {rival}"
+        elif difference.high < 0:
+            word = f"pior que {rival}"
+        else:
+            word = f"não se distingue d{rival}"
+        return f"{word}: {signed(difference.value)} [{signed(difference.low)}; {signed(difference.high)}]"
+
+
+def judge(
+    texts: Sequence[str],
+    rivals: Mapping[str, Sequence[str]],
+    references: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+) -> Verdict:
+    """Hold generated texts against the real ones, and against other texts for the same records.
+
+    Args:
+        rivals: label with its article (``o modelo sem ajuste``) -> its texts.
+
+    Raises:
+        ValueError: different numbers of texts, or none.
+    """
+    chance = {"resamples": resamples, "seed": seed, "level": LEVEL}
+    return Verdict(
+        {metric: bootstrap(metric, texts, references, **chance) for metric in METRICS},
+        {
+            label: {metric: paired_bootstrap(metric, texts, other, references, **chance) for metric in METRICS}
+            for label, other in rivals.items()
+        },
+        len(references),
+    )
+
+
+def signed(value: float) -> str:
+    """``+0,035``, ``-0,002``, with three places."""
+    return ("+" if value >= 0 else "-") + decimal(abs(value), 3)
