@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from cartas_mlflow.config import find_project_file
-from cartas_mlflow.data.tables import Table, clean_text, read_table
+from cartas_mlflow.data.cleaning import clean_text
+from cartas_mlflow.data.tables import Table, read_table
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.settings import RECORD_FIELDS, ColumnNames, DataSettings
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import unicodedata
 import warnings
 import zipfile
 import zlib
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cartas_mlflow.data.cleaning import clean_text
 from cartas_mlflow.errors import DataError
 
 SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet")
@@ -54,11 +54,6 @@ def read_table(path: Path, sheet: str | None = None) -> Table:
     if not table.columns:
         raise DataError(f"O arquivo {path} está vazio; ele precisa de um cabeçalho e de leituras.")
     return table
-
-
-def clean_text(text: str) -> str:
-    """Unicode NFC, runs of white space as one space, none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _read_content(path: Path) -> bytes:
