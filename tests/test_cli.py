@@ -384,7 +384,12 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         [],
         "O arquivo de dados nada.csv não existe; confira data.path (ex.: data/cartas.csv).",
     ),
-    "folder": (".", None, [], ". é uma pasta; indique em data.path um arquivo csv, xlsx, jsonl ou parquet."),
+    "folder": (
+        ".",
+        None,
+        [],
+        ". é uma pasta; indique em data.path um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
+    ),
     "impossible name": (
         f"{'x' * 300}.csv",
         None,
@@ -392,16 +397,16 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         f"{'x' * 300}.csv não pôde ser lido; confira data.path e as permissões do arquivo.",
     ),
     "unknown ending": (
-        "t.txt",
+        "t.sql",
         readings(Sol=9),
         [],
-        "t.txt tem a terminação .txt; use um arquivo csv, xlsx, jsonl ou parquet.",
+        "t.sql tem a terminação .sql; use um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
     ),
     "no ending": (
         "tabela",
         readings(Sol=9),
         [],
-        "tabela tem a terminação (nenhuma); use um arquivo csv, xlsx, jsonl ou parquet.",
+        "tabela tem a terminação (nenhuma); use um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
     ),
     # what is in it
     "empty": ("t.csv", "", [], "O arquivo t.csv está vazio; ele precisa de um cabeçalho e de leituras."),
@@ -441,25 +446,8 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.csv",
         b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
         [],
-        "O conteúdo de t.csv é binário, não texto; exporte a tabela como csv em UTF-8 de novo.",
-    ),
-    "xlsx called csv": (
-        "t.csv",
-        xlsx(HEADER, READING),
-        [],
-        "O conteúdo de t.csv não é csv e sim xlsx; renomeie o arquivo para t.xlsx.",
-    ),
-    "parquet called csv": (
-        "t.csv",
-        parquet(HEADER, READING),
-        [],
-        "O conteúdo de t.csv não é csv e sim parquet; renomeie o arquivo para t.parquet.",
-    ),
-    "parquet called jsonl": (
-        "t.jsonl",
-        parquet(HEADER, READING),
-        [],
-        "O conteúdo de t.jsonl não é jsonl e sim parquet; renomeie o arquivo para t.parquet.",
+        "t.csv é uma imagem, não uma tabela csv, xlsx, xls, xlsb, ods, jsonl ou parquet; exporte a tabela de onde ela "
+        "foi feita.",
     ),
     "csv called xlsx": (
         "t.xlsx",
@@ -483,7 +471,7 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.xlsx",
         zipped(mimetype="application/vnd.oasis.opendocument.spreadsheet"),
         [],
-        "t.xlsx não é uma planilha xlsx íntegra; abra-a e salve de novo como xlsx.",
+        "t.xlsx não é uma planilha ods íntegra; abra-a e salve de novo como xlsx.",
     ),
     "half a parquet": (
         "t.parquet",
@@ -498,52 +486,50 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.xlsx não tem a planilha Plan2; escolha data.sheet entre: Leituras.",
     ),
     # columns
-    "other capital letters": (
+    "columns that stay open, all at once": (
         "t.csv",
-        comma(("EVENTO", "CARTA", "TEMA", "SECAO", "TEXTO"), READING),
+        comma(("evento", "cartinha", "x", "secao", "y"), READING),
         [],
-        "t.csv não tem a coluna carta; as colunas são: EVENTO, CARTA, TEMA, SECAO, TEXTO. Indique a certa com "
-        "data.columns.carta=CARTA.",
-    ),
-    "missing column like another": (
-        "t.csv",
-        comma(("eventos", "carta", "tema", "secao", "texto"), READING),
-        [],
-        "t.csv não tem a coluna evento; as colunas são: eventos, carta, tema, secao, texto. Indique a certa com "
-        "data.columns.evento=eventos, ou none se a tabela não tem esse campo.",
-    ),
-    "missing column like no other": (
-        "t.csv",
-        comma(("evento", "carta", "tema", "secao", "leitura"), READING),
-        [],
-        "t.csv não tem a coluna texto; as colunas são: evento, carta, tema, secao, leitura. Indique a certa com "
-        "data.columns.texto=NOME.",
+        "t.csv não tem as colunas carta, tema, texto; as colunas são: evento, cartinha, x, secao, y. Indique as "
+        "certas, trocando o que for preciso: -P data.columns.carta=cartinha -P data.columns.tema=NOME -P "
+        "data.columns.texto=NOME (none se a tabela não tem esse campo; então também -P data.template com os campos que "
+        "há)",
     ),
     "column given by settings": (
         "t.csv",
         readings(Sol=9),
-        ["--data.columns.tema", "assunto"],
-        "t.csv não tem a coluna assunto; as colunas são: evento, carta, tema, secao, texto. Indique a certa com "
-        "data.columns.tema=NOME, ou none se a tabela não tem esse campo.",
+        ["--data.columns.tema", "lugar"],
+        "t.csv não tem a coluna lugar; as colunas são: evento, carta, tema, secao, texto. Indique as certas, trocando "
+        "o que for preciso: -P data.columns.tema=NOME (none se a tabela não tem esse campo; então também -P "
+        "data.template com os campos que há)",
+    ),
+    "two columns that may be meant": (
+        "t.csv",
+        comma(("evento", "carta", "tema", "secao", "leitura", "interpretação"), (*READING, "Lar")),
+        [],
+        "t.csv tem mais de uma coluna que pode ser texto (leitura, interpretação); as colunas são: evento, carta, "
+        "tema, secao, leitura, interpretação. Indique as certas, trocando o que for preciso: -P "
+        "data.columns.texto=leitura",
     ),
     "repeated column": (
         "t.csv",
         comma((*HEADER, "tema"), (*READING, "Lar")),
         [],
-        "t.csv: a coluna tema aparece mais de uma vez no cabeçalho; dê nomes diferentes.",
+        "t.csv tem a coluna tema mais de uma vez; as colunas são: evento, carta, tema, secao, texto. Dê nomes "
+        "diferentes às colunas repetidas.",
     ),
     # lines
     "too many fields": (
         "t.csv",
         comma(HEADER, READING, ("Ano Novo", "O Sol", "Amor", "Luz", "Abra a janela", " e olhe.")),
         [],
-        't.csv, linha 3: há 6 campos para 5 colunas; ponha entre aspas o texto que contém ",".',
+        "t.csv, linha 3: há 6 campos para 5 colunas; ponha entre aspas o texto que contém o separador.",
     ),
     "too many fields after cells of several lines": (
         "t.csv",
         'evento;carta;tema;secao;texto\r\nA;O Sol;T;S;"um\r\ndois\r\ntrês"\r\n\r\nA;O Sol;T;S;quatro; cinco\r\n',
         [],
-        't.csv, linha 6: há 6 campos para 5 colunas; ponha entre aspas o texto que contém ";".',
+        "t.csv, linha 6: há 6 campos para 5 colunas; ponha entre aspas o texto que contém o separador.",
     ),
     "unclosed quote": (
         "t.csv",
@@ -583,12 +569,6 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.jsonl, linha 2: o campo texto deve ser um texto, não uma lista, um objeto nem bytes.",
     ),
     # encodings
-    "neither UTF-8 nor Windows-1252": (
-        "t.csv",
-        comma(HEADER).encode() + b"A,O Sol,T,S,\xe9\x81\n",
-        [],
-        "t.csv, linha 2: o texto não está em UTF-8 nem em Windows-1252; salve o arquivo em UTF-8.",
-    ),
     "one Windows-1252 line in UTF-8": (
         "t.csv",
         comma(HEADER, ("Mudança", "A Força", "Família", "Luz", "Você é forte.")).encode()
@@ -603,33 +583,11 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.csv é um texto UTF-16 cortado; exporte a tabela como csv de novo.",
     ),
     # the split
-    "card with 1 reading": (
+    "one reading": (
         "t.csv",
-        readings(Sol=9, Lua=1, Torre=1),
+        readings(Sol=1),
         [],
-        "t.csv: a carta Lua tem só 1 leitura (e outras 1 também); a divisão por carta precisa de pelo menos 2 de cada: "
-        "acrescente leituras ou retire a carta.",
-    ),
-    "too little for validation": (
-        "t.csv",
-        readings(Sol=9, Lua=9, Torre=9),
-        ["--data.validation_fraction", "0.05"],
-        "t.csv: 27 leituras com data.validation_fraction=0.05 dão 2 para validação e 25 para treino, mas há 3 cartas e "
-        "cada lado precisa de uma de cada; acrescente leituras ou mude a fração.",
-    ),
-    "too little for training": (
-        "t.csv",
-        readings(Sol=9, Lua=9, Torre=9),
-        ["--data.validation_fraction", "0.95"],
-        "t.csv: 27 leituras com data.validation_fraction=0.95 dão 26 para validação e 1 para treino, mas há 3 cartas e "
-        "cada lado precisa de uma de cada; acrescente leituras ou mude a fração.",
-    ),
-    "card too rare for the fraction": (
-        "t.csv",
-        readings(Sol=100, Lua=2),
-        [],
-        "t.csv: com data.validation_fraction=0.15 a carta Lua, que tem 2 leituras, fica fora do lado de validação; "
-        "acrescente leituras dela, retire-a ou mude a fração.",
+        "t.csv tem só 1 leitura, e a divisão precisa de pelo menos 2; acrescente leituras.",
     ),
 }
 
@@ -739,10 +697,10 @@ def test_a_process_ends_with_code_2_one_sentence_and_nothing_left_behind(
 
 @pytest.mark.slow
 def test_a_process_whose_table_is_wrong_ends_with_code_2_and_no_traceback(tiny_base: Path, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(readings(Sol=9, Lua=1), encoding="utf-8")
+    (tmp_path / "t.csv").write_text(readings(Sol=1), encoding="utf-8")
     result = run_process("train", "--data.path", "t.csv", "--model.name", str(tiny_base), folder=tmp_path)
     assert result.returncode == 2
-    assert result.stdout.splitlines()[-1].startswith("❌ t.csv: a carta Lua tem só 1 leitura; ")
+    assert result.stdout.splitlines()[-1].startswith("❌ t.csv tem só 1 leitura, ")
     assert "Traceback" not in result.stdout + result.stderr
 
 

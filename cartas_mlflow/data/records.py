@@ -1,19 +1,18 @@
-"""Table -> validated, cleaned records -> stratified split."""
+"""Table -> validated, cleaned records."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import math
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from cartas_mlflow.config import find_project_file
 from cartas_mlflow.data.cleaning import clean_text
 from cartas_mlflow.data.tables import Table, read_table
 from cartas_mlflow.errors import DataError
-from cartas_mlflow.settings import RECORD_FIELDS, ColumnNames, DataSettings
+from cartas_mlflow.settings import RECORD_FIELDS, DataSettings
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,18 @@ class Records:
     """The usable rows in file order, and what became of the others (line numbers are those of the file)."""
 
     rows: tuple[Record, ...]
+    lines: tuple[int, ...]
+    """Where each of the rows stands."""
     source: str
+    table: Table
+    """How the file was read; without its rows."""
     read: int
     empty: tuple[tuple[int, str], ...]
     """(line, column that is empty) of each dropped row."""
+    errors: tuple[tuple[int, str, str], ...]
+    """(line, column, error) of each row dropped for a cell that holds an error."""
+    formulas: tuple[tuple[int, str], ...]
+    """(line, column) of each row dropped for a formula without a value."""
     repeated: tuple[int, ...]
     """Lines equal to an earlier one in every field, dropped: on both sides of the split they would leak."""
     shared_texts: int
@@ -58,35 +65,49 @@ class Records:
         """Mean length of the texts, in characters."""
         return statistics.fmean(len(row.texto) for row in self.rows)
 
-
-@dataclass(frozen=True)
-class Split:
-    """The same rows whatever their order in the file; both sides are sorted by id."""
-
-    train: tuple[Record, ...]
-    validation: tuple[Record, ...]
+    @property
+    def odd(self) -> bool:
+        """There was something to tell of the file or of its rows."""
+        return bool(self.table.notes or self.empty or self.errors or self.formulas or self.repeated)
 
 
 def load_records(settings: DataSettings) -> Records:
     """Read, clean and validate the table that the settings name.
 
-    White space is collapsed and Unicode normalised to NFC in every used cell. A row with an empty required cell, or
-    equal to an earlier row, is dropped and reported.
+    Every used cell is cleaned (:func:`~cartas_mlflow.data.cleaning.clean_text`). A row with an empty required cell, or
+    equal to an earlier row, is dropped and reported; one without any used cell does not count.
 
     Raises:
-        DataError: see :func:`~cartas_mlflow.data.tables.read_table`; a column that is missing or holds no text; no row
+        DataError: see :func:`~cartas_mlflow.data.tables.read_table`; columns that are missing or hold no text; no row
             left.
     """
     path = find_project_file(settings.path)
-    table = read_table(path, settings.sheet)
-    columns = _match_columns(str(path), table, settings.columns)
+    table = read_table(path, settings.sheet, settings.columns)
+    if table.open is not None:
+        raise DataError(table.open)
+    for column in table.fields.values():
+        if column in table.not_text:
+            raise DataError(
+                f"{path}, linha {table.not_text[column]}: o campo {column} deve ser um texto, não uma lista, um "
+                "objeto nem bytes."
+            )
+    errors = {line: (line, column, error) for line, column, error in reversed(table.errors)}
+    formulas = {line: (line, column) for line, column in reversed(table.formulas)}
     rows: list[Record] = []
+    lines: list[int] = []
     empty: list[tuple[int, str]] = []
     repeated: list[int] = []
     seen: set[str] = set()
+    read = 0
     for line, cells in table.rows:
-        values = {field: clean_text(cells.get(column, "")) for field, column in columns.items()}
-        missing = next((columns[field] for field, value in values.items() if not value), None)
+        values = {field: clean_text(cells.get(column, "")) for field, column in table.fields.items()}
+        left_out = line in errors or line in formulas
+        if not any(values.values()) and not left_out:
+            continue
+        read += 1
+        if left_out:
+            continue
+        missing = next((table.fields[field] for field, value in values.items() if not value), None)
         if missing is not None:
             empty.append((line, missing))
             continue
@@ -96,89 +117,48 @@ def load_records(settings: DataSettings) -> Records:
             continue
         seen.add(record.id)
         rows.append(record)
+        lines.append(line)
     if not rows:
-        why = "só há o cabeçalho"
-        if empty:
-            line, column = empty[0]
-            why = f"todas têm alguma célula vazia (a primeira: linha {line}, coluna {column})"
-        raise DataError(
-            f"{path} não tem nenhuma leitura válida: {why}; preencha as colunas {', '.join(columns.values())}."
-        )
+        raise DataError(_why_nothing(str(path), table, errors, formulas, empty))
     texts = Counter(row.texto for row in rows)
-    shared = sum(count for count in texts.values() if count > 1)
-    return Records(tuple(rows), str(path), len(table.rows), tuple(empty), tuple(repeated), shared)
+    return Records(
+        tuple(rows),
+        tuple(lines),
+        str(path),
+        replace(table, rows=()),
+        read,
+        tuple(empty),
+        tuple(errors[line] for line in sorted(errors)),
+        tuple(formulas[line] for line in sorted(formulas) if line not in errors),
+        tuple(repeated),
+        sum(count for count in texts.values() if count > 1),
+    )
+
+
+def _why_nothing(
+    path: str,
+    table: Table,
+    errors: Mapping[int, tuple[int, str, str]],
+    formulas: Mapping[int, tuple[int, str]],
+    empty: Sequence[tuple[int, str]],
+) -> str:
+    if formulas:
+        line, column = min(formulas.values())
+        return (
+            f"{path}: a coluna {column} tem fórmulas que nenhum programa calculou ainda, sem valor no arquivo "
+            f"({len(formulas)}, a primeira na linha {line}); abra-o no Excel ou no LibreOffice e salve de novo."
+        )
+    why = "só há o cabeçalho"
+    if errors:
+        line, column, error = min(errors.values())
+        why = f"as células têm erros de planilha (o primeiro: linha {line}, coluna {column}, {error})"
+    elif empty:
+        line, column = empty[0]
+        why = f"todas têm alguma célula vazia (a primeira: linha {line}, coluna {column})"
+    return f"{path} não tem nenhuma leitura válida: {why}; preencha as colunas {', '.join(table.fields.values())}."
 
 
 def make_record(carta: str, texto: str, evento: str = "", secao: str = "", tema: str = "") -> Record:
     """A record with the id that its fields give."""
     content = "\x1f".join((carta, evento, secao, tema, texto))
     return Record(hashlib.sha256(content.encode()).hexdigest()[:12], carta, evento, secao, tema, texto)
-
-
-def split_records(records: Records, fraction: float, seed: int) -> Split:
-    """Stratified by ``carta``, independent of the order of the rows in the file.
-
-    Args:
-        fraction: share of the rows for validation, rounded up (0.15 of 462 -> 70).
-
-    Raises:
-        DataError: a card with too few readings to stand on both sides, or a side smaller than the number of cards.
-    """
-    from sklearn.model_selection import train_test_split
-
-    total = len(records.rows)
-    held_out = math.ceil(total * fraction)
-    counts = Counter(row.carta for row in records.rows)
-    few = sorted(card for card, count in counts.items() if count < 2)
-    if few:
-        raise DataError(
-            f"{records.source}: a carta {few[0]} tem só 1 leitura"
-            + (f" (e outras {len(few) - 1} também)" if len(few) > 1 else "")
-            + "; a divisão por carta precisa de pelo menos 2 de cada: acrescente leituras ou retire a carta."
-        )
-    if min(held_out, total - held_out) < len(counts):
-        raise DataError(
-            f"{records.source}: {total} leituras com data.validation_fraction={fraction} dão {held_out} para "
-            f"validação e {total - held_out} para treino, mas há {len(counts)} cartas e cada lado precisa de uma "
-            "de cada; acrescente leituras ou mude a fração."
-        )
-    ordered = sorted(records.rows, key=_by_id)
-    train, validation = train_test_split(
-        ordered, test_size=held_out, random_state=seed, stratify=[row.carta for row in ordered]
-    )
-    for side, rows in (("treino", train), ("validação", validation)):
-        absent = sorted(counts.keys() - {row.carta for row in rows})
-        if absent:
-            raise DataError(
-                f"{records.source}: com data.validation_fraction={fraction} a carta {absent[0]}, que tem "
-                f"{counts[absent[0]]} leituras, fica fora do lado de {side}; acrescente leituras dela, retire-a ou "
-                "mude a fração."
-            )
-    return Split(tuple(sorted(train, key=_by_id)), tuple(sorted(validation, key=_by_id)))
-
-
-def _by_id(record: Record) -> str:
-    return record.id
-
-
-def _match_columns(source: str, table: Table, names: ColumnNames) -> dict[str, str]:
-    wanted = {field: clean_text(column) for field, column in names.model_dump().items() if column is not None}
-    for field, column in wanted.items():
-        if column in table.not_text:
-            raise DataError(
-                f"{source}, linha {table.not_text[column]}: o campo {column} deve ser um texto, não uma lista, um "
-                "objeto nem bytes."
-            )
-        if column not in table.columns:
-            raise DataError(_missing_column_message(source, table, field, column))
-    return wanted
-
-
-def _missing_column_message(source: str, table: Table, field: str, column: str) -> str:
-    lower = {name.casefold(): name for name in table.columns if name}
-    near = difflib.get_close_matches(column.casefold(), lower, n=1, cutoff=0.6)
-    return (
-        f"{source} não tem a coluna {column}; as colunas são: {', '.join(lower.values())}. Indique a certa com "
-        f"data.columns.{field}={lower[near[0]] if near else 'NOME'}"
-        + (", ou none se a tabela não tem esse campo." if field not in {"carta", "texto"} else ".")
-    )

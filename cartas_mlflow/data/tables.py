@@ -1,240 +1,214 @@
-"""Read a table file (csv, xlsx, jsonl, parquet) into rows of text, each with the line it came from."""
+"""Read a table file of any known format into rows of text, each with the line that it came from.
+
+File -> grids (``workbooks``, ``opendocument``, ``text_tables``) -> the grid and the row that have the columns
+(``columns``) -> texts (``cells``).
+"""
 
 from __future__ import annotations
 
-import csv
 import io
-import json
-import warnings
-import zipfile
-import zlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from cartas_mlflow.data.cleaning import clean_text
+from cartas_mlflow.data.cells import NOT_TEXT, cell_text, is_error, kind_of, label_text
+from cartas_mlflow.data.columns import Match, open_question, paste_line
+from cartas_mlflow.data.formats import read_content, recognize
+from cartas_mlflow.data.grids import Grid
+from cartas_mlflow.data.headers import Header, find_header, header_score
+from cartas_mlflow.data.matching import clean_name, nearest_names
 from cartas_mlflow.errors import DataError
-
-SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet")
-_MAGIC = {b"PK\x03\x04": ".xlsx", b"PAR1": ".parquet"}
-_NOT_TEXT = (dict, list, bytes)
+from cartas_mlflow.settings import ColumnNames
 
 
 @dataclass(frozen=True)
 class Table:
     """Columns in file order, and the rows as (line number in the file, column -> text).
 
-    An empty cell is ``""`` or absent.
+    An empty cell is ``""`` or absent; so is a cell that holds an error.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[int, dict[str, str]], ...]
-    not_text: dict[str, int] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Field of a record -> the column that holds it; a field whose column was not found is absent."""
+    open: str | None = None
+    """What to tell the user where a field that the settings want has no column: one message, with the line to paste."""
+    kind: str = "csv"
+    sheet: str | None = None
+    header_line: int = 1
+    errors: tuple[tuple[int, str, str], ...] = ()
+    """(line, column, error) of the cells that hold an error value."""
+    formulas: tuple[tuple[int, str], ...] = ()
+    """(line, column) of formulas that no program has computed yet: there is no value in the file."""
+    not_text: Mapping[str, int] = field(default_factory=dict)
     """Column -> first line where it holds a list, an object or bytes, which no reading can be made of."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the table was read, a line each."""
 
 
-def read_table(path: Path, sheet: str | None = None) -> Table:
-    """Read a table by its file ending.
+def read_table(path: Path, sheet: str | None = None, columns: ColumnNames | None = None) -> Table:
+    """Read a table: csv with any separator and encoding, xlsx, xls, xlsb, ods, jsonl, parquet.
 
-    csv: comma, semicolon or tab; UTF-8 (with or without BOM), UTF-16 with BOM, or else Windows-1252. Line numbers count
-    physical lines for csv and jsonl, and table rows (header = 1) for xlsx and parquet.
+    The sheet is the first that has the columns, visible ones before hidden ones; the header the first of the first 20
+    rows that has them. Line numbers count physical lines for text files and rows for the others.
+
+    Args:
+        sheet: the sheet's name, in any spelling; None: the one that has the columns.
+        columns: the names of the columns; None: the usual ones.
 
     Raises:
-        DataError: the file is missing, a folder, empty, of an unknown ending, or is not what its ending says.
+        DataError: no such file, or a file that is no table; a sheet that does not exist; a row with more cells than the
+            header.
     """
-    content = _read_content(path)
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        table = _read_csv(path, content)
-    elif suffix == ".jsonl":
-        table = _read_jsonl(path, content)
-    else:
-        table = _read_xlsx(path, content, sheet) if suffix == ".xlsx" else _read_parquet(path, content)
-    if not table.columns:
+    names = columns or ColumnNames()
+    content = read_content(path)
+    kind = recognize(path, content)
+    grids = _read_grids(path, content, kind, names)
+    if sheet is not None and kind in ("xlsx", "xls", "xlsb", "ods"):
+        grids = [_named_sheet(path, grids, sheet)]
+    headers = [(grid, find_header(grid, names)) for grid in sorted(grids, key=lambda grid: grid.hidden) if grid.rows]
+    headers = [(grid, header) for grid, header in headers if header is not None]
+    if not headers:
         raise DataError(f"O arquivo {path} está vazio; ele precisa de um cabeçalho e de leituras.")
-    return table
+    # max takes the first of equals: the first sheet that has all columns
+    grid, header = max(headers, key=lambda pair: (pair[1].complete, len(pair[1].match.found)))
+    others = [other.sheet for other, its in headers if other is not grid and its.complete and header.complete]
+    return _build(path, kind, grid, header, names, [name for name in others if name])
 
 
-def _read_content(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise DataError(f"{path} é uma pasta; indique em data.path um arquivo csv, xlsx, jsonl ou parquet.")
-        if not path.exists():
-            raise DataError(f"O arquivo de dados {path} não existe; confira data.path (ex.: data/cartas.csv).")
-        suffix = path.suffix.lower()
-        if suffix not in SUFFIXES:
-            raise DataError(
-                f"{path} tem a terminação {suffix or '(nenhuma)'}; use um arquivo csv, xlsx, jsonl ou parquet."
-            )
-        content = path.read_bytes()
-    except OSError:
-        raise DataError(f"{path} não pôde ser lido; confira data.path e as permissões do arquivo.") from None
-    if not content.strip():
-        raise DataError(f"O arquivo {path} está vazio; ele precisa de um cabeçalho e de leituras.")
-    actual = _MAGIC.get(content[:4])
-    if actual != (suffix if suffix in _MAGIC.values() else None):
-        raise DataError(
-            f"O conteúdo de {path} não é {suffix[1:]}"
-            + (
-                f" e sim {actual[1:]}; renomeie o arquivo para {path.stem}{actual}."
-                if actual
-                else "; exporte a tabela de novo."
-            )
-        )
-    return content
+def _read_grids(path: Path, content: bytes, kind: str, names: ColumnNames) -> list[Grid]:
+    if kind == "csv":
+        from cartas_mlflow.data.text_tables import read_csv
+
+        return [read_csv(path, content, lambda rows: max((header_score(row, names) for row in rows[:20]), default=0))]
+    if kind == "jsonl":
+        from cartas_mlflow.data.text_tables import read_jsonl
+
+        return [read_jsonl(path, content)]
+    if kind == "parquet":
+        return [_read_parquet(path, content)]
+    if kind == "ods":
+        from cartas_mlflow.data.opendocument import read_opendocument
+
+        return read_opendocument(path, content)
+    from cartas_mlflow.data.workbooks import read_workbook
+
+    return read_workbook(path, content, kind)
 
 
-def _decode(path: Path, content: bytes) -> str:
-    kind = path.suffix.lower()[1:]
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        try:
-            return content.decode("utf-16")
-        except UnicodeDecodeError:
-            raise DataError(f"{path} é um texto UTF-16 cortado; exporte a tabela como {kind} de novo.") from None
-    if b"\x00" in content:
-        raise DataError(f"O conteúdo de {path} é binário, não texto; exporte a tabela como {kind} em UTF-8 de novo.")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        stray = content[: error.start].count(b"\n") + 1
-    tolerant = content.decode("utf-8", errors="replace")
-    if sum(not character.isascii() for character in tolerant) > 2 * tolerant.count("\ufffd"):
-        raise DataError(
-            f"{path}, linha {stray}: o arquivo está em UTF-8, menos esta linha; salve o arquivo inteiro em UTF-8."
-        )
-    try:
-        return content.decode("cp1252")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}, linha {line}: o texto não está em UTF-8 nem em Windows-1252; salve o arquivo em UTF-8."
-        ) from None
-
-
-def _read_csv(path: Path, content: bytes) -> Table:
-    text = _decode(path, content)
-    header_line = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=header_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, dict[str, str]]] = []
-    columns: tuple[str, ...] | None = None
-    before = 0
-    try:
-        for cells in reader:
-            line, before = before + 1, reader.line_num
-            if not any(cell.strip() for cell in cells):
-                continue
-            if columns is None:
-                columns = _header(path, cells)
-                continue
-            if any(cell.strip() for cell in cells[len(columns) :]):
-                raise DataError(
-                    f"{path}, linha {line}: há {len(cells)} campos para {len(columns)} colunas; ponha entre aspas "
-                    f'o texto que contém "{delimiter}".'.replace("\t", "tabulação")
-                )
-            rows.append((line, dict(zip(columns, cells, strict=False))))
-    except csv.Error:
-        raise DataError(
-            f"{path}, linha {before + 1}: as aspas do csv não fecham ou estão fora do lugar; corrija a linha."
-        ) from None
-    return Table(columns or (), tuple(rows))
-
-
-def _read_jsonl(path: Path, content: bytes) -> Table:
-    rows: list[tuple[int, dict[str, str]]] = []
-    columns: dict[str, None] = {}
-    not_text: dict[str, int] = {}
-    for line, text in enumerate(_decode(path, content).split("\n"), start=1):  # U+2028 may stand inside a JSON text
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is good JSON but no text
-        except ValueError:
-            raise DataError(f"{path}, linha {line}: não é JSON válido; cada linha deve ser um objeto JSON.") from None
-        if not isinstance(row, dict):
-            raise DataError(f'{path}, linha {line}: deve ser um objeto JSON (ex.: {{"carta": "O Sol", …}}).')
-        row = {clean_text(key): value for key, value in row.items()}
-        columns |= dict.fromkeys(row)
-        not_text = {key: line for key, value in row.items() if isinstance(value, _NOT_TEXT)} | not_text
-        rows.append((line, {key: _cell(value) for key, value in row.items()}))
-    return Table(tuple(columns), tuple(rows), not_text)
-
-
-def _read_xlsx(path: Path, content: bytes, sheet: str | None) -> Table:
-    import openpyxl
-    from openpyxl.utils.exceptions import InvalidFileException
-
-    # SyntaxError: broken XML, whichever parser reads it
-    broken = (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        InvalidFileException,
-        SyntaxError,
-        KeyError,
-        ValueError,
-        OSError,
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of spreadsheet features that hold no text
-            book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-            pages = {page.title: page for page in book.worksheets}
-            if sheet is not None and sheet not in pages:
-                raise DataError(f"{path} não tem a planilha {sheet}; escolha data.sheet entre: {', '.join(pages)}.")
-            page = pages[sheet] if sheet is not None else book.worksheets[0]
-            page.reset_dimensions()  # some programs write a wrong one, and cells outside it would be lost
-            lines = list(page.iter_rows(values_only=True))
-    except broken:
-        raise DataError(f"{path} não é uma planilha xlsx íntegra; abra-a e salve de novo como xlsx.") from None
-    return _from_cells(path, lines)
-
-
-def _read_parquet(path: Path, content: bytes) -> Table:
+def _read_parquet(path: Path, content: bytes) -> Grid:
     import pyarrow
     import pyarrow.parquet
 
     try:
         columns = pyarrow.parquet.read_table(io.BytesIO(content))
-    except (pyarrow.ArrowException, OSError):
+        rows = list(zip(*(column.to_pylist() for column in columns), strict=True))
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError):
         raise DataError(f"{path} não é um arquivo parquet íntegro; exporte a tabela de novo.") from None
-    return _from_cells(path, [columns.column_names, *zip(*(column.to_pylist() for column in columns), strict=True)])
+    lines = [(1, list(columns.column_names)), *((line, list(row)) for line, row in enumerate(rows, start=2))]
+    return Grid(lines if columns.column_names else [], headed=True)
 
 
-def _from_cells(path: Path, lines: Iterable[Iterable[Any]]) -> Table:
-    """``lines``: all of the table's, the first one numbered 1; the first that is not empty is the header."""
-    columns: tuple[str, ...] | None = None
+def _named_sheet(path: Path, grids: Sequence[Grid], sheet: str) -> Grid:
+    titles = [grid.sheet or "" for grid in grids]
+    exact = [grid for grid in grids if grid.sheet == sheet]
+    same = exact or [grid for grid in grids if clean_name(grid.sheet or "") == clean_name(sheet)]
+    if not same:
+        near = nearest_names(sheet, titles, 1)
+        hint = f" (você quis dizer {near[0]}?)" if near else ""
+        raise DataError(f"{path} não tem a planilha {sheet}{hint}; escolha data.sheet entre: {', '.join(titles)}.")
+    return same[0]
+
+
+def _build(path: Path, kind: str, grid: Grid, header: Header, names: ColumnNames, others: Sequence[str]) -> Table:
+    columns = _unique(header.labels)
+    fields = {name: columns[place] for name, place in header.match.found.items()}
+    label_columns = {column for name, column in fields.items() if name != "texto"}
+    keys = {place: clean_name(header.labels[place]) for place in header.match.found.values()}
     rows: list[tuple[int, dict[str, str]]] = []
+    errors: list[tuple[int, str, str]] = []
+    formulas: list[tuple[int, str]] = []
     not_text: dict[str, int] = {}
-    for line, values in enumerate(lines, start=1):
-        cells = [_cell(value) for value in values]
-        if not any(cell.strip() for cell in cells):
+    kinds: dict[tuple[str, str], list[str]] = {}
+    repeated: list[int] = []
+    wide: list[tuple[int, int]] = []
+    for line, values in grid.rows[header.index + 1 :]:
+        texts = [str(value) if isinstance(value, NOT_TEXT) else cell_text(value).strip() for value in values]
+        if kind == "csv" and any(texts[len(columns) :]):
+            wide.append((line, len(texts)))
+        if keys and all(place < len(texts) and clean_name(texts[place]) == key for place, key in keys.items()):
+            repeated.append(line)
             continue
-        if columns is None:
-            columns = _header(path, cells)
-            continue
-        for column, value in zip(columns, values, strict=False):
-            if isinstance(value, _NOT_TEXT):
+        for place, (column, value, text) in enumerate(zip(columns, values, texts, strict=False)):
+            error = grid.errors.get((line, place)) or (text if is_error(text) else None)
+            if error:
+                errors.append((line, column, error))
+                texts[place] = ""
+            elif (line, place) in grid.formulas:
+                formulas.append((line, column))
+            elif isinstance(value, NOT_TEXT):
                 not_text.setdefault(column, line)
-        rows.append((line, dict(zip(columns, cells, strict=False))))
-    return Table(columns or (), tuple(rows), not_text)
+            elif column in label_columns:
+                texts[place] = label_text(text)
+            if place in keys and text and not error and (of := kind_of(value)):
+                kinds.setdefault((column, of), []).append(text)
+        if any(texts) or line in {line for line, *_ in errors[-1:] + formulas[-1:]}:
+            rows.append((line, dict(zip(columns, texts, strict=False))))
+    if wide:
+        raise DataError(_too_wide(path, wide, len(columns)))
+    used = set(fields.values())
+    return Table(
+        columns,
+        tuple(rows),
+        fields,
+        open_question(str(path), header.labels, header.match, names),
+        kind,
+        grid.sheet,
+        grid.rows[header.index][0],
+        tuple(error for error in errors if error[1] in used),
+        tuple(formula for formula in formulas if formula[1] in used),
+        not_text,
+        (*grid.notes, *_notes(header.match, kinds, repeated, others)),
+    )
 
 
-def _header(path: Path, cells: list[str]) -> tuple[str, ...]:
-    columns = tuple(map(clean_text, cells))
-    while not columns[-1]:
-        columns = columns[:-1]
-    repeated = sorted({column for column in columns if column and columns.count(column) > 1})
+def _notes(
+    match: Match, kinds: Mapping[tuple[str, str], Sequence[str]], repeated: Sequence[int], others: Sequence[str]
+) -> Iterator[str]:
+    if others:
+        have = "tem" if len(others) == 1 else "têm"
+        yield f'⚠️ Também {have} as colunas: {", ".join(others)}. Para ler outra planilha: -P data.sheet="{others[0]}"'
+    if match.renamed:
+        pairs = ", ".join(f"{name} = {label}" for name, label in match.renamed.items())
+        yield f"⚠️ Colunas por outro nome: {pairs}. Para fixá-las: {paste_line(match.renamed)}"
+    for (column, of), texts in kinds.items():
+        many = of if len(texts) == 1 else {"data": "datas", "hora": "horas", "número": "números"}[of]
+        yield f"⚠️ Coluna {column}: {len(texts)} {many} em vez de texto, no pedido como “{texts[0]}”"
     if repeated:
-        raise DataError(f"{path}: a coluna {repeated[0]} aparece mais de uma vez no cabeçalho; dê nomes diferentes.")
-    return columns
+        yield f"⚠️ Cabeçalho repetido no meio da tabela, deixado de fora (linhas: {list_lines(repeated)})"
 
 
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
+def _too_wide(path: Path, wide: Sequence[tuple[int, int]], columns: int) -> str:
+    line, count = wide[0]
+    more = f" (e em mais {len(wide) - 1}: {list_lines([line for line, _ in wide[1:]])})" if len(wide) > 1 else ""
+    return (
+        f"{path}, linha {line}: há {count} campos para {columns} colunas{more}; ponha entre aspas o texto que contém o "
+        "separador."
+    )
+
+
+def list_lines(lines: Sequence[int]) -> str:
+    """Line numbers for the user, ten at most."""
+    return ", ".join(map(str, lines[:10])) + (", …" if len(lines) > 10 else "")
+
+
+def _unique(labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels, the second ``Nota`` as ``Nota (2)``; one without a name stays ``""``."""
+    seen: Counter[str] = Counter()
+    columns = []
+    for label in labels:
+        seen[label] += 1
+        columns.append(f"{label} ({seen[label]})" if label and seen[label] > 1 else label)
+    return tuple(columns)

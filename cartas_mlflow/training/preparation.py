@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import load_config
 from cartas_mlflow.console import decimal, say, say_box
+from cartas_mlflow.data.cleaning import clean_text
 from cartas_mlflow.data.encoding import EncodedTexts, encode_texts
 from cartas_mlflow.data.prompts import make_prompt, prompt_template
-from cartas_mlflow.data.records import Record, Records, Split, load_records, split_records
+from cartas_mlflow.data.records import Record, Records, load_records
+from cartas_mlflow.data.splitting import Split, split_records
+from cartas_mlflow.data.tables import list_lines
 from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
 from cartas_mlflow.modeling.loading import Quantization, choose_quantization, load_base, load_tokenizer
@@ -22,6 +25,9 @@ from cartas_mlflow.settings import ExperimentConfig
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FEW_VALIDATION = 10
+"""Validation readings below which a metric says little: one of them weighs a tenth."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +113,18 @@ def settle_base(config: ExperimentConfig, config_path: str | Path, overrides: Ma
 
 
 def load_data(config: ExperimentConfig) -> Records:
-    """Read and clean the table, and tell its figures."""
+    """Read and clean the table, and tell how it was read, what was left out, and its figures."""
     records = load_records(config.data)
+    table = records.table
+    if table.sheet is not None:
+        say(f"Planilha: {clean_text(table.sheet)} (cabeçalho na linha {table.header_line})")
+    elif table.header_line > 1:
+        say(f"Cabeçalho na linha {table.header_line}")
+    for note in table.notes:
+        say(note)
     say(f"Dados carregados: {records.read} registros")
-    if records.empty:
-        line, column = records.empty[0]
-        dropped = _count(len(records.empty), "linha descartada", "linhas descartadas")
-        say(f"⚠️ {dropped} por célula vazia (a primeira: linha {line}, coluna {column})")
-    if records.repeated:
-        lines = ", ".join(map(str, records.repeated[:10])) + (", …" if len(records.repeated) > 10 else "")
-        dropped = _count(len(records.repeated), "linha repetida descartada", "linhas repetidas descartadas")
-        say(f"⚠️ {dropped} (no arquivo: {lines})")
+    for line in describe_left_out(records):
+        say(line)
     if records.shared_texts:
         say(f"⚠️ {records.shared_texts} leituras têm um texto que aparece em mais de um registro (mantidas)")
     say(f"Dados após validação/limpeza: {len(records.rows)} registros válidos")
@@ -126,11 +133,39 @@ def load_data(config: ExperimentConfig) -> Records:
     return records
 
 
+def describe_left_out(records: Records) -> Iterator[str]:
+    """Why rows were left out, and their lines; a sentence for each reason."""
+    if records.errors:
+        dropped = _count(len(records.errors), "linha descartada", "linhas descartadas")
+        cells = [f"linha {line}, coluna {column}: {error}" for line, column, error in records.errors]
+        yield f"⚠️ {dropped} por erro de planilha ({_first(cells, '; ')})"
+    if records.formulas:
+        dropped = _count(len(records.formulas), "linha descartada", "linhas descartadas")
+        lines = list_lines([line for line, _ in records.formulas])
+        yield f"⚠️ {dropped} por fórmula sem valor calculado (no arquivo: {lines}); abra-o no Excel e salve de novo"
+    if records.empty:
+        line, column = records.empty[0]
+        dropped = _count(len(records.empty), "linha descartada", "linhas descartadas")
+        yield f"⚠️ {dropped} por célula vazia (a primeira: linha {line}, coluna {column})"
+    if records.repeated:
+        dropped = _count(len(records.repeated), "linha repetida descartada", "linhas repetidas descartadas")
+        yield f"⚠️ {dropped} (no arquivo: {list_lines(records.repeated)})"
+
+
 def split_data(config: ExperimentConfig, records: Records) -> PreparedData:
     """Split by card, and settle the prompt's text."""
     template = prompt_template(config.data)
     split = split_records(records, config.data.validation_fraction, config.data.split_seed)
     say(f"Dataset dividido: {len(split.train)} treino, {len(split.validation)} validação")
+    if split.unseen:
+        unseen = _count(len(split.unseen), "carta da validação não está", "cartas da validação não estão")
+        say(f"⚠️ {unseen} no treino: {_first(split.unseen)}")
+    elif split.single:
+        single = _count(len(split.single), "carta com uma só leitura fica", "cartas com uma só leitura ficam")
+        say(f"⚠️ {single} inteira{'s' * (len(split.single) > 1)} no treino: {_first(split.single)}")
+    if len(split.validation) < FEW_VALIDATION:
+        few = _count(len(split.validation), "leitura", "leituras")
+        say(f"⚠️ Com {few} de validação as métricas são só uma indicação; acrescente leituras quando puder")
     data = PreparedData(records, split, template)
     say(f"Exemplo de pedido: {data.prompts(split.train[:1])[0]}")
     return data
@@ -186,9 +221,23 @@ def tokenize_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData
         cut = _count(truncated, "texto cortado", "textos cortados")
         say(f"⚠️ {cut} em {config.data.max_length} tokens; aumente data.max_length")
     if unknown:
-        lost = _count(unknown, "token", "tokens")
-        say(f"⚠️ {lost} fora do vocabulário do modelo: esses caracteres se perdem")
+        say(f"⚠️ Fora do vocabulário do modelo, e por isso perdidos: {_first(describe_lost(data, train, validation))}")
     return train, validation
+
+
+def describe_lost(data: PreparedData, train: EncodedTexts, validation: EncodedTexts) -> list[str]:
+    """``🌙 ×3 (linhas 4, 9, 12)`` for each lost character, the most frequent first."""
+    lines = dict(zip((row.id for row in data.records.rows), data.records.lines, strict=True))
+    where: dict[str, list[int]] = {}
+    for records, side in ((data.split.train, train), (data.split.validation, validation)):
+        for character, places in side.lost.items():
+            where.setdefault(character, []).extend(lines[records[place].id] for place in places)
+    ordered = sorted(where, key=lambda character: -len(where[character]))
+    return [
+        f"{character} ×{len(where[character])} (linha{'s' * (len(set(where[character])) > 1)} "
+        f"{list_lines(sorted(set(where[character])))})"
+        for character in ordered
+    ]
 
 
 def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
@@ -210,6 +259,10 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
     cut = _count(pieces, "acumulação", "acumulações")
     say(f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {cut})")
     return micro
+
+
+def _first(texts: Sequence[str], separator: str = ", ") -> str:
+    return separator.join(texts[:10]) + (f"{separator}…" if len(texts) > 10 else "")
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import random
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cartas_mlflow.config import load_config
-from cartas_mlflow.data.records import Record, load_records, make_record, split_records
+from cartas_mlflow.data.records import Record, load_records, make_record
+from cartas_mlflow.data.splitting import split_records
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.settings import DataSettings
 
@@ -170,7 +173,62 @@ def test_the_smallest_table_that_can_be_split_is_split(tmp_path: Path) -> None:
     assert cards_of(split.train) == cards_of(split.validation) == {"O Sol": 1, "A Lua": 1}
 
 
-def test_a_card_that_would_miss_the_training_side_is_an_error(tmp_path: Path) -> None:
-    rows = [reading("O Sol", f"{number}") for number in range(100)] + [reading("A Lua", "a"), reading("A Lua", "b")]
-    with pytest.raises(DataError, match="a carta A Lua, que tem 2 leituras, fica fora do lado de treino; "):
-        split_records(load_records(write(tmp_path / "t.csv", *rows)), 0.9, 42)
+def table_of(path: Path, counts: Sequence[int]) -> DataSettings:
+    rows = [
+        reading(f"Carta {card:02d}", f"{card} {number}") for card, count in enumerate(counts) for number in range(count)
+    ]
+    return write(path, *rows)
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "held_out"),
+    [
+        ([100, 2], 0.9, 92),
+        ([1] * 10 + [2] * 10, 0.15, 5),
+        ([1] * 3 + [3] * 19, 0.15, 9),
+        ([1] * 19 + [11], 0.15, 5),
+        ([1] * 19 + [11], 0.5, 10),
+        ([13], 0.15, 2),
+        ([3] * 4, 0.01, 1),
+        ([2, 1], 0.5, 1),
+        ([1, 2, 40, 2, 1], 0.5, 23),
+    ],
+)
+def test_a_small_or_uneven_table_is_split_as_evenly_as_it_can_be(
+    counts: list[int], fraction: float, held_out: int, tmp_path: Path
+) -> None:
+    split = split_records(load_records(table_of(tmp_path / "t.csv", counts)), fraction, 42)
+    train, validation = cards_of(split.train), cards_of(split.validation)
+    assert sum(validation.values()) == held_out
+    assert len(train) == len(counts)  # every card can be learned
+    assert len(split.single) == counts.count(1)
+    assert split.unseen == ()
+    assert not set(split.single) & set(validation)
+
+
+def test_where_every_card_has_one_reading_some_can_only_be_validated(tmp_path: Path) -> None:
+    split = split_records(load_records(table_of(tmp_path / "t.csv", [1] * 13)), 0.15, 42)
+    assert (len(split.train), len(split.validation), len(split.unseen)) == (11, 2, 2)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_table_that_scikit_learn_can_split_is_split_as_scikit_learn_splits_it(seed: int) -> None:
+    from sklearn.model_selection import train_test_split
+
+    records = load_records(DataSettings())
+    drawn = random.Random(seed)
+    rows = tuple(drawn.sample(records.rows, drawn.randint(200, 460)))
+    fraction = drawn.choice([0.15, 0.2, 0.35])
+    ordered = sorted(rows, key=lambda row: row.id)
+    _, expected = train_test_split(
+        ordered,
+        test_size=math.ceil(len(rows) * fraction),
+        random_state=seed,
+        stratify=[row.carta for row in ordered],
+    )
+    assert set(split_records(replace(records, rows=rows), fraction, seed).validation) == set(expected)
+
+
+def test_a_single_reading_cannot_be_split(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="tem só 1 leitura"):
+        split_records(load_records(table_of(tmp_path / "t.csv", [1])), 0.15, 42)

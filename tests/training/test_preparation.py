@@ -47,6 +47,7 @@ def test_the_tables_figures_are_told(small_table: Path, said: list[str]) -> None
         "Cartas únicas: 2",
         "Comprimento médio: 162,7 caracteres",
         "Dataset dividido: 35 treino, 7 validação",
+        "⚠️ Com 7 leituras de validação as métricas são só uma indicação; acrescente leituras quando puder",
         f"Exemplo de pedido: {data.prompts(data.split.train[:1])[0]}",
     ]
     assert said[-1].startswith("Exemplo de pedido: Interprete a carta O ")
@@ -87,7 +88,8 @@ def test_texts_that_are_cut_and_characters_that_are_lost_are_told(
     encoded = encode_data(load_config(overrides=settings), loaded_base, data)
     assert said[0] == "Tokenização concluída: 8 treino, 2 validação"
     assert said[2] == "⚠️ 1 texto cortado em 64 tokens; aumente data.max_length"
-    assert said[3].endswith(" tokens fora do vocabulário do modelo: esses caracteres se perdem")
+    assert said[3].startswith("⚠️ Fora do vocabulário do modelo, e por isso perdidos: ")
+    assert "日 ×1 (linha 11), 本 ×1 (linha 11)" in said[3]
     assert said[4] == "Batch efetivo: 6 (6 por passagem × 1 acumulação)"
     assert encoded.micro_batch_size == 6
 
