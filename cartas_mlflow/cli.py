@@ -15,6 +15,7 @@ from typing import Any
 
 from cartas_mlflow import __version__
 from cartas_mlflow.console import open_console, say
+from cartas_mlflow.environment import complete_environment
 from cartas_mlflow.errors import RunInterrupted, SettingError, UserError
 
 PROGRAM = "python -m cartas_mlflow"
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; by default those of the command line.
     """
     open_console()
+    complete_environment()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

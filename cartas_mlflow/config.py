@@ -1,23 +1,24 @@
-"""YAML file + overrides -> one immutable :class:`~cartas_mlflow.settings.ExperimentConfig`.
+"""YAML files + overrides -> one immutable :class:`~cartas_mlflow.settings.ExperimentConfig`.
 
-Layers, later ones win: the defaults in ``settings.py``, the file's parents (``extends:``), the file, the fallback file
-when the base model could not be had, the user's own ``-P`` values. A layer is a flat dict from dotted key to raw value.
+Layers, later ones win: the defaults in ``settings.py``, MLflow's own variable for the experiment, the file's parents
+(``extends:``), the file, the fallback file when the base model could not be had (only what it states itself, and only
+what belongs to a base), the user's own ``-P`` values. A layer: dotted key -> (raw value, where it comes from).
 """
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import os
-import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from cartas_mlflow.errors import SettingError
-from cartas_mlflow.settings import RECORD_FIELDS, TEMPLATES, DataSettings, ExperimentConfig, flatten, setting_names
+from cartas_mlflow.setting_checks import Layer, check_name, checked, layer_from, layer_of, settings_inside, typed
+from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.yaml_files import read_yaml
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = "configs/default.yaml"
@@ -32,32 +33,89 @@ SPACE = "space"
 """The key of a configuration file that is no setting: the search space."""
 CONFIG_SAYS = "auto"
 """What MLproject passes for an alias that the user did not give: the configuration decides."""
+BASE_NAME = ("model.name", "model.revision")
+"""What names the base that could not be had: not even typed does it outlast the fallback."""
+OF_THE_BASE = ("model.", "lora.", "generation.", "training.learning_rate", "early_stopping.metric")
+"""Sections and settings that are chosen for a base, and so change with it; everything else is the user's."""
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """The settings with the fallback's base in place of the one that could not be had.
+
+    ``changed``: dotted name -> (old, new value); ``not_taken``: what the fallback file states although it is not for a
+    base to decide; ``yielding``: what it states and the user's own settings do not go with.
+    """
+
+    config: ExperimentConfig
+    changed: Mapping[str, tuple[Any, Any]]
+    not_taken: tuple[str, ...]
+    yielding: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WrittenSpace:
+    """A search space as written. ``nearer``: the settings that files nearer to the user than the space's own state;
+    ``borrowed``: it comes from a file that those do not descend from."""
+
+    entries: Mapping[str, Any]
+    nearer: frozenset[str]
+    borrowed: bool
 
 
 def load_config(
     path: str | Path = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None, *, fallback: str | Path | None = None
 ) -> ExperimentConfig:
-    """Read a configuration file, lay the fallback file and the user's overrides over it, and check everything.
+    """Read a configuration file, lay the user's overrides over it, and check everything.
 
     Args:
         path: YAML file; relative to the working folder, or else to the project.
         overrides: dotted key -> raw value (text as typed, or typed). ``epochs`` stands for ``training.epochs``.
-        fallback: second YAML file, laid over the first. The user's ``model.name`` and ``model.revision`` then no longer
-            count: they name the base that could not be had.
+        fallback: second YAML file, whose base stands in: see :func:`stand_in`.
 
     Raises:
         SettingError: a file that cannot be read, an unknown key, an ill-typed or out-of-range value, values that do not
             go together.
     """
     given = resolve_aliases(overrides or {})
-    flat = _read_file(path)
+    config = checked(_environment() | _stated(path) | layer_from(given, "linha de comando"))
     if fallback is not None:
-        flat |= _read_file(fallback, "model.fallback")
-        given = {key: value for key, value in given.items() if key not in {"model.name", "model.revision"}}
-    config = _checked({**flat, **_from(given, "linha de comando")})
-    if fallback is None and config.model.fallback is not None:
-        _read_file(config.model.fallback, "model.fallback")  # a wrong one shows today, not on the day it is needed
+        return stand_in(config, given, fallback).config
+    if config.model.fallback is not None:
+        stand_in(config, given)  # a wrong one shows today, not on the day it is needed
     return config
+
+
+def stand_in(config: ExperimentConfig, overrides: Mapping[str, Any], fallback: str | Path | None = None) -> StandIn:
+    """The same settings on the fallback's base.
+
+    Args:
+        overrides: what the user typed: it stands, but for the name of the base that could not be had.
+        fallback: YAML file; None: that of ``model.fallback``.
+
+    Raises:
+        SettingError: see :func:`load_config`; or a fallback that names no base itself.
+    """
+    file = str(config.model.fallback if fallback is None else fallback)
+    given = resolve_aliases(overrides)
+    stated = _settings_of(_chain(file, "model.fallback")[0])
+    if "model.name" not in stated:
+        raise SettingError(
+            f"A configuração {file} (model.fallback) não diz ela mesma que modelo base entra no lugar; escreva nela "
+            "model.name (o que ela herda por extends não conta)."
+        )
+    taken = {name: value for name, value in stated.items() if name.startswith(OF_THE_BASE)}
+    layer = {"model.revision": (None, file)} | {
+        name: value for name, value in taken.items() if name in BASE_NAME or name not in given
+    }
+    changed, yielding = _lay_over(layer_of(config), layer)
+    before, after = config.flat(), changed.flat()
+    return StandIn(
+        changed,
+        {name: (before[name], value) for name, value in after.items() if before[name] != value},
+        tuple(name for name in stated if name not in taken),
+        yielding,
+    )
 
 
 def vary(config: ExperimentConfig, values: Mapping[str, Any], where: str) -> ExperimentConfig:
@@ -70,23 +128,28 @@ def vary(config: ExperimentConfig, values: Mapping[str, Any], where: str) -> Exp
     Raises:
         SettingError: a value that is ill-typed or out of range, or does not go with the others.
     """
-    return _checked({**{key: (value, "padrão") for key, value in config.flat().items()}, **_from(values, where)})
+    return checked(layer_of(config) | layer_from(values, where))
 
 
-def read_search_space(path: str | Path) -> dict[str, Any] | None:
-    """The ``space`` of a configuration file, as written; its parent's where it has none of its own.
+def read_search_space(path: str | Path, default: str) -> WrittenSpace:
+    """The ``space`` of a configuration file; its parent's where it has none of its own; that of ``default`` where none
+    of them has any.
 
     Raises:
         SettingError: a file that cannot be read, or a ``space`` that is not a map.
     """
-    file = find_project_file(path)
-    tree = _read_yaml(file, str(path))
-    space = tree.get(SPACE)
-    if space is None:
-        return read_search_space(_parent_of(file, tree["extends"])) if "extends" in tree else None
-    if not isinstance(space, dict):
-        raise SettingError(f"{SPACE} ({path}) deve ser um mapa de configurações para o que se procura em cada uma.")
-    return space
+    files = _chain(path)
+    place = next((number for number, file in enumerate(files) if file.space is not None), None)
+    borrowed = place is None
+    if borrowed:
+        lender = _chain(default)
+        shared = {file.place for file in lender}
+        nearer, owner = [file for file in files if file.place not in shared], lender[0]
+    else:
+        nearer, owner = files[:place], files[place]
+    if not isinstance(owner.space, dict):
+        raise SettingError(f"{SPACE} ({owner.name}) deve ser um mapa de configurações ao que se procura em cada uma.")
+    return WrittenSpace(owner.space, frozenset(name for file in nearer for name in _settings_of(file)), borrowed)
 
 
 def stated_settings(path: str | Path) -> dict[str, Any]:
@@ -96,7 +159,7 @@ def stated_settings(path: str | Path) -> dict[str, Any]:
         SettingError: see :func:`load_config`.
     """
     flat = load_config(path).flat()
-    return {key: flat[key] for key in _read_file(path)}
+    return {key: flat[key] for key in _stated(path)}
 
 
 def find_project_file(path: str | Path) -> Path:
@@ -108,27 +171,6 @@ def find_project_file(path: str | Path) -> Path:
     if given.is_absolute() or _exists(given):
         return given
     return PROJECT_ROOT / given if _exists(PROJECT_ROOT / given) else given
-
-
-def _exists(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on a name that is too long
-
-
-def _from(values: Mapping[str, Any], where: str) -> dict[str, tuple[Any, str]]:
-    for key in values:
-        check_name(key, where)
-    return {key: (value, where) for key, value in values.items()}
-
-
-def _checked(flat: Mapping[str, tuple[Any, str]]) -> ExperimentConfig:
-    try:
-        config = ExperimentConfig.model_validate(_nest({key: value for key, (value, _) in flat.items()}))
-    except ValidationError as error:
-        raise SettingError(_value_message(error, {key: where for key, (_, where) in flat.items()})) from None
-    _check_columns(config.data)
-    _check_template(config.data)
-    _check_combinations(config)
-    return config
 
 
 def resolve_aliases(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,243 +190,88 @@ def resolve_aliases(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, name = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[name] = value
-    return tree
+@dataclass(frozen=True)
+class _File:
+    """What one file says itself. ``name``: as it was asked for; ``place``: where it is."""
+
+    name: str
+    place: str
+    tree: Mapping[str, Any]
+    space: Any
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key given twice in one map, of which YAML would keep the last without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise _RepeatedKey(problem=key.value, problem_mark=key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-        return super().construct_mapping(node, deep)
-
-
-class _RepeatedKey(yaml.MarkedYAMLError):
-    pass
-
-
-def _read_file(
-    path: str | Path, named_by: str | None = None, children: tuple[Path, ...] = ()
-) -> dict[str, tuple[Any, str]]:
-    """Dotted key -> (raw value, file it comes from), of a file and its parents. ``named_by``: who asked for it."""
-    file = find_project_file(path)
-    shown = f"{path} ({named_by})" if named_by else str(path)
-    if file.resolve() in children:
-        raise SettingError(f"A configuração {shown} herda de si mesma; retire um dos extends.")
-    tree = _read_yaml(file, shown)
-    parent = tree.pop("extends", None)
-    tree.pop(SPACE, None)  # what the search varies: read_search_space
-    flat: dict[str, tuple[Any, str]] = {}
-    if parent is not None:
-        if not isinstance(parent, str):
+def _chain(path: str | Path, named_by: str | None = None) -> list[_File]:
+    """A file, its parent, its parent's parent, …. ``named_by``: who asked for the first."""
+    files: list[_File] = []
+    wanted: str | Path | None = path
+    while wanted is not None:
+        file = find_project_file(wanted)
+        shown = f"{wanted} ({named_by})" if named_by else str(wanted)
+        tree = read_yaml(file, shown)
+        place = os.path.realpath(file)
+        if place in {earlier.place for earlier in files}:
+            raise SettingError(f"A configuração {shown} herda de si mesma; retire um dos extends.")
+        parent, space = tree.pop("extends", None), tree.pop(SPACE, None)
+        if parent is not None and not isinstance(parent, str):
             raise SettingError(f"A configuração {shown}: extends deve ser o nome de um só arquivo YAML.")
-        flat = _read_file(_parent_of(file, parent), f"extends em {path}", (*children, file.resolve()))
-    for key, value in flatten(tree).items():
-        if value is None and _settings_inside(key):
-            continue  # a section whose lines are all commented out
-        check_name(key, str(path))
-        flat[key] = value, str(path)
-    return flat
+        files.append(_File(str(wanted), place, tree, space))
+        named_by = f"extends em {wanted}"
+        wanted = None if parent is None else _beside_or_in_project(file, parent)
+    return files
 
 
-def _parent_of(file: Path, name: str) -> str | Path:
+def _beside_or_in_project(file: Path, name: str) -> str | Path:
     beside = file.parent / name
     return beside if _exists(beside) else name
 
 
-def _read_yaml(file: Path, shown: str) -> dict[str, Any]:
-    try:
-        tree = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader) or {}
-    except FileNotFoundError:
-        raise SettingError(
-            f"O arquivo de configuração {shown} não existe; confira o caminho (ex.: {DEFAULT_CONFIG})."
-        ) from None
-    except IsADirectoryError:
-        raise SettingError(
-            f"A configuração {shown} é uma pasta; indique um arquivo YAML (ex.: {DEFAULT_CONFIG})."
-        ) from None
-    except OSError:
-        raise SettingError(
-            f"A configuração {shown} não pôde ser lida; confira o caminho e as permissões do arquivo."
-        ) from None
-    except UnicodeDecodeError:
-        raise SettingError(f"A configuração {shown} não é um texto UTF-8; salve o arquivo YAML em UTF-8.") from None
-    except _RepeatedKey as error:
-        raise SettingError(
-            f"A configuração {shown}, linha {error.problem_mark.line + 1}: {error.problem} aparece duas vezes; "
-            "deixe só uma."
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", linha {mark.line + 1}" if mark else ""
-        raise SettingError(f"A configuração {shown}{line} não é YAML válido; corrija a sintaxe.") from None
-    if not isinstance(tree, dict):
-        raise SettingError(f"A configuração {shown} deve ser um mapa de seções (ex.: training: {{epochs: 20}}).")
-    return tree
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on a name that is too long
 
 
-def _settings_inside(key: str) -> list[str]:
-    return [name for name in setting_names() if name.startswith(f"{key}.")]
+def _stated(path: str | Path) -> Layer:
+    """What a file and its parents state, the nearest last word first."""
+    layer: Layer = {}
+    for file in reversed(_chain(path)):
+        layer |= _settings_of(file)
+    return layer
 
 
-def check_name(key: str, where: str) -> None:
-    """Raises:
-    SettingError: there is no setting of that dotted name; the sentence names the nearest one.
-    """
-    if key in setting_names():
-        return
-    inside = _settings_inside(key)
-    if inside:
-        raise SettingError(f"{key} ({where}) é uma seção, não uma configuração; escreva por exemplo {inside[0]}.")
-    near = _nearest_names(key)
-    raise SettingError(
-        f"A configuração {key} ({where}) não existe; "
-        + (f"você quis dizer {_either(near)}?" if near else "veja todas com python -m cartas_mlflow train --help.")
-    )
+def _settings_of(file: _File) -> Layer:
+    layer: Layer = {}
+    for key, value in _leaves(file.tree):
+        if value is None and settings_inside(key):
+            continue  # a section whose lines are all commented out
+        check_name(key, file.name)
+        if key in layer:
+            raise SettingError(f"A configuração {key} ({file.name}) aparece duas vezes; deixe só uma.")
+        layer[key] = value, file.name
+    return layer
 
 
-def _nearest_names(key: str) -> list[str]:
-    """By the last part: the same, its initials (``lr``), a word of it, similar; or else similar as a whole."""
-    ends = {name: name.rsplit(".", 1)[-1] for name in setting_names()}
-    end = key.rsplit(".", 1)[-1]
-    similar = difflib.get_close_matches(end, list(ends.values()), n=1, cutoff=0.6)
-    return (
-        [name for name in ends if ends[name] == end]
-        or [name for name in ends if "_" in ends[name] and "".join(word[0] for word in ends[name].split("_")) == end]
-        or [name for name in ends if end in ends[name].split("_")]
-        or [name for name in ends if ends[name] in similar]
-        or difflib.get_close_matches(key, list(ends), n=1, cutoff=0.5)
-    )[:3]
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and (value or settings_inside(name)):
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
 
 
-def _either(names: list[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} ou {last}" if most else last
+def _environment() -> Layer:
+    """MLflow's own way to choose the experiment; inside ``mlflow run`` that one has chosen already."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not name or "MLFLOW_RUN_ID" in os.environ:
+        return {}
+    return {"tracking.experiment": (name, "MLFLOW_EXPERIMENT_NAME")}
 
 
-def _value_message(error: ValidationError, origin: Mapping[str, str]) -> str:
-    first = error.errors()[0]
-    names = setting_names()
-    key = ".".join(str(part) for part in first["loc"])
-    while key not in names and "." in key:
-        key = key.rsplit(".", 1)[0]
-    return (
-        f"A configuração {key}={_shown(first['input'])} ({origin.get(key, 'padrão')}) não serve: "
-        f"{_expectation(first, names.get(key))}."
-    )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return ",".join(map(str, value))
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _expectation(error: Mapping[str, Any], field: Any) -> str:
-    kind, context = error["type"], error.get("ctx", {})
-    bounds = {
-        "greater_than": ("gt", "deve ser maior que {}"),
-        "greater_than_equal": ("ge", "deve ser no mínimo {}"),
-        "less_than": ("lt", "deve ser menor que {}"),
-        "less_than_equal": ("le", "deve ser no máximo {}"),
-    }
-    if kind in bounds:
-        name, sentence = bounds[kind]
-        bound = context[name]
-        return sentence.format(f"{bound:g}" if isinstance(bound, float) else bound)
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "literal_error":
-        options = [option.strip("' ") for option in context["expected"].replace(" or ", ", ").split(", ")]
-        near = difflib.get_close_matches(str(error["input"]), options, n=1, cutoff=0.4)
-        if options == ["auto"]:
-            return "use auto ou um número inteiro de 1 a 4096"
-        return f"use {', '.join(options)}" + (f" (o mais próximo é {near[0]})" if near else "")
-    if kind.startswith("int"):
-        return "deve ser um número inteiro"
-    if kind.startswith("float") or kind == "finite_number":
-        return "deve ser um número (com ponto decimal, ex.: 5e-5)"
-    if kind.startswith("bool"):
-        return "deve ser true ou false"
-    if kind == "string_type":
-        return "deve ser um texto (no arquivo YAML, entre aspas)"
-    if kind in {"string_too_short", "too_short"}:
-        return "não pode ficar vazia"
-    return f"o valor esperado é: {field.description}" if field is not None else "o valor tem o tipo errado"
-
-
-def _check_columns(data: DataSettings) -> None:
-    fields: dict[str, str] = {}
-    for field, column in data.columns.model_dump().items():
-        if column is not None and column in fields:
-            raise SettingError(
-                f"data.columns.{fields[column]} e data.columns.{field} são a mesma coluna ({column}); indique uma para "
-                "cada campo" + (", ou none se a tabela não tem o campo." if field != "texto" else ".")
-            )
-        fields[column] = field
-
-
-def _check_template(data: DataSettings) -> None:
-    template = TEMPLATES.get(data.template, data.template)
-    try:
-        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
-    except ValueError:
-        raise SettingError(
-            f"data.template={template}: as chaves {{ }} não fecham; escreva por exemplo {{carta}}."
-        ) from None
-    if not parts:
-        near = difflib.get_close_matches(data.template, TEMPLATES, n=1, cutoff=0.5)
-        raise SettingError(
-            f"data.template={template} não usa nenhum campo; "
-            + (f"você quis dizer {near[0]}?" if near else "use instrucao, barras, ou um texto com {carta}, {tema}, …")
-        )
-    for _, name, style, conversion in parts:
-        if name not in RECORD_FIELDS:
-            near = difflib.get_close_matches(str(name), RECORD_FIELDS, n=1, cutoff=0.6)
-            raise SettingError(
-                f"data.template usa {{{name}}}, que não é um campo do pedido; "
-                + (f"você quis dizer {{{near[0]}}}?" if near else "use {carta}, {evento}, {secao} e {tema}.")
-            )
-        if style or conversion:
-            raise SettingError(f"data.template dá um formato ao campo {name}; escreva só {{{name}}}.")
-        if getattr(data.columns, name) is None:
-            raise SettingError(
-                f"data.template usa {{{name}}}, mas data.columns.{name}=none; retire o campo do modelo ou indique a "
-                "coluna."
-            )
-
-
-def _check_combinations(config: ExperimentConfig) -> None:
-    training, generation = config.training, config.generation
-    if isinstance(training.micro_batch_size, int) and training.batch_size % training.micro_batch_size:
-        raise SettingError(
-            f"training.micro_batch_size={training.micro_batch_size} não divide training.batch_size="
-            f"{training.batch_size}; use um divisor de {training.batch_size}, ou auto."
-        )
-    if generation.min_new_tokens > generation.max_new_tokens:
-        raise SettingError(
-            f"generation.min_new_tokens={generation.min_new_tokens} é maior que generation.max_new_tokens="
-            f"{generation.max_new_tokens}; diminua o mínimo ou aumente o máximo."
-        )
-    if generation.do_sample and generation.num_beams > 1:
-        raise SettingError(
-            f"generation.do_sample=true não combina com generation.num_beams={generation.num_beams}; "
-            "use num_beams=1 para sortear, ou do_sample=false para a busca em feixe."
-        )
-    objectives = config.pretrain.prefix_share + config.pretrain.span_share
-    if objectives > 1:
-        raise SettingError(
-            f"pretrain.prefix_share e pretrain.span_share somam {objectives:g}; são frações do mesmo todo, até 1."
-        )
+def _lay_over(under: Layer, layer: Layer) -> tuple[ExperimentConfig, tuple[str, ...]]:
+    """The fallback's layer over the user's; without the fewest settings that the user's own do not go with."""
+    typed(under | layer)  # a value that is wrong by itself is an error
+    settings = [name for name in layer if name not in BASE_NAME]
+    for count in range(len(settings) + 1):
+        for yielding in itertools.combinations(settings, count):
+            with suppress(SettingError):
+                return checked(under | {name: value for name, value in layer.items() if name not in yielding}), yielding
+    raise AssertionError("the user's settings alone go together")

@@ -1,13 +1,15 @@
-"""Every setting: its type, bounds, unit and meaning."""
+"""Every setting: its type, bounds, unit and meaning (those of the pre-training: ``pretrain_settings.py``)."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field
+
+from cartas_mlflow.pretrain_settings import PretrainSettings
+from cartas_mlflow.setting_types import AutoOrCount, AutoOrSwitch, Names, OptionalDuration, OptionalText, Section
 
 RECORD_FIELDS = ("carta", "evento", "secao", "tema")
 TEMPLATES = {
@@ -15,51 +17,6 @@ TEMPLATES = {
     "barras": "{carta} | {evento} | {secao} | {tema}",
 }
 """The prompts that ``data.template`` knows by name."""
-
-
-def _none_words(value: Any) -> Any:
-    return None if isinstance(value, str) and value.strip().lower() in {"", "none", "null", "nenhum"} else value
-
-
-def _comma_list(value: Any) -> Any:
-    if isinstance(value, str):
-        parts = (part.strip(" '\"") for part in value.strip("[] ").split(","))
-        return tuple(part for part in parts if part)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _weight_list(value: Any) -> Any:
-    return () if _none_words(value) is None else _comma_list(value)
-
-
-def _lower_word(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-OptionalText = Annotated[str | None, BeforeValidator(_none_words)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_comma_list), Field(min_length=1)]
-Weights = Annotated[tuple[str, ...], BeforeValidator(_weight_list)]
-OptionalDuration = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_words)]
-AutoOrSwitch = Annotated[Literal["auto", "true", "false"], BeforeValidator(_lower_word)]
-AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=4096)], BeforeValidator(_lower_word)]
-
-
-class Section(BaseModel):
-    """Base of the settings sections: frozen, and a key that does not exist is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, str_strip_whitespace=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads ``yes`` and ``on`` as true, which pydantic would take for the number 1."""
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
-            raise ValueError("deve ser um número, não true nem false")
-        return value
 
 
 class ColumnNames(Section):
@@ -73,8 +30,10 @@ class ColumnNames(Section):
 
 
 class DataSettings(Section):
-    path: str = Field("data/cartas.csv", min_length=1, description="tabela de leituras: csv, xlsx, jsonl ou parquet")
-    sheet: OptionalText = Field(None, description="planilha do arquivo xlsx; none = a primeira")
+    path: str = Field(
+        "data/cartas.csv", min_length=1, description="tabela de leituras: csv, xlsx, xls, xlsb, ods, jsonl ou parquet"
+    )
+    sheet: OptionalText = Field(None, description="planilha a ler; none = a primeira que tem as colunas")
     columns: ColumnNames = ColumnNames()
     template: str = Field(
         "instrucao", min_length=1, description="instrucao, barras, ou um modelo próprio com {carta}, {evento}, …"
@@ -220,67 +179,6 @@ class SearchSettings(Section):
     heartbeat: int = Field(
         10, ge=1, le=3600, description="intervalo dos sinais de vida (segundos); sem eles a tentativa é refeita"
     )
-
-
-class PretrainShape(Section):
-    """Sizes of the T5 that ``pretrain`` makes: inner dimensions in 64s, as 4-bit layers on a CPU want them."""
-
-    d_model: int = Field(320, ge=64, le=4096, multiple_of=64, description="largura do modelo, múltiplo de 64")
-    d_ff: int = Field(1024, ge=64, le=16_384, multiple_of=64, description="largura interna, múltiplo de 64")
-    heads: int = Field(5, ge=1, le=64, description="cabeças de atenção, de 64 dimensões cada uma")
-    encoder_layers: int = Field(2, ge=1, le=48, description="camadas do codificador")
-    decoder_layers: int = Field(4, ge=1, le=48, description="camadas do decodificador")
-
-
-class PretrainSettings(Section):
-    """A token is an input or target token of a packed batch, padding not counted."""
-
-    corpus: OptionalText = Field(None, description="pasta com os .txt do corpus, um parágrafo por linha")
-    weights: Weights = Field(
-        (), description="quantas vezes uma volta pelo corpus lê cada arquivo: nome:peso, separados por vírgula"
-    )
-    essays: OptionalText = Field("data/arcanos", description="pasta com os ensaios do domínio (.md); none = nenhum")
-    output: str = Field(
-        "results/pretrain", min_length=1, description="pasta do checkpoint, do vocabulário e da base; continua o que há"
-    )
-    vocabulary: int = Field(8000, ge=64, le=64_000, description="peças do vocabulário")
-    shape: PretrainShape = PretrainShape()
-    document_tokens: int = Field(96, ge=16, le=96, description="comprimento máximo de um trecho do corpus (tokens)")
-    prefix_share: float = Field(0.55, ge=0, le=1, description="fração dos trechos em que se continua um começo")
-    span_share: float = Field(
-        0.25, ge=0, le=1, description="fração com lacunas a preencher; o resto parte de palavras soltas"
-    )
-    total_tokens: int = Field(40_000_000, ge=1, le=10**12, description="tokens do pré-treino inteiro")
-    warmup_tokens: int = Field(600_000, ge=0, le=10**12, description="tokens do início, em aquecimento")
-    decay_tokens: int = Field(10_000_000, ge=0, le=10**12, description="tokens do fim, em que o passo diminui até 2 %")
-    domain_tokens: int = Field(10_000_000, ge=0, le=10**12, description="tokens do fim que incluem os ensaios")
-    domain_share: float = Field(0.1, ge=0, le=1, description="fração dos trechos, nessa parte, que vem dos ensaios")
-    matrix_lr: float = Field(0.02, gt=0, le=1, description="passo das matrizes (Muon), relativo ao seu tamanho")
-    embedding_lr: float = Field(0.02, gt=0, le=1, description="passo dos embeddings (Adam)")
-    weight_decay: float = Field(0.05, ge=0, le=1, description="decaimento das matrizes, relativo ao passo")
-    average: float = Field(0.99, ge=0, lt=1, description="memória da média dos pesos, que é o que se avalia e grava")
-    rows: int = Field(32, ge=1, le=4096, description="linhas de 256 tokens por passo")
-    seed: int = Field(42, ge=0, le=2**32 - 1, description="semente dos pesos e dos sorteios")
-    minutes: OptionalDuration = Field(None, description="tempo máximo desta chamada (minutos); none = até total_tokens")
-    threads: AutoOrCount = Field("auto", description="núcleos usados; auto = todos")
-    compile: bool = Field(False, description="compilar o passo: mais rápido, mas precisa de um compilador de C++")
-    log_steps: int = Field(20, ge=1, le=100_000, description="passos entre dois pontos da curva")
-    eval_steps: int = Field(200, ge=1, le=100_000, description="passos entre duas validações")
-    save_minutes: float = Field(4.0, ge=0, le=1440, description="minutos entre dois checkpoints")
-    held_out: int = Field(1200, ge=1, le=1_000_000, description="parágrafos de validação, no máximo")
-
-    @field_validator("weights")
-    @classmethod
-    def _refuse_malformed_weights(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for entry in value:
-            if not re.fullmatch(r"[^:]+:\d+(\.\d+)?", entry):
-                raise ValueError("escreva nome:peso para cada arquivo, separados por vírgula (ex.: biblia:0.15)")
-        return value
-
-    @property
-    def source_weights(self) -> dict[str, float]:
-        """File name without ``.txt`` -> weight."""
-        return {name: float(weight) for name, weight in (entry.split(":") for entry in self.weights)}
 
 
 class ExperimentConfig(Section):

@@ -396,18 +396,6 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         [],
         f"{'x' * 300}.csv não pôde ser lido; confira data.path e as permissões do arquivo.",
     ),
-    "unknown ending": (
-        "t.sql",
-        readings(Sol=9),
-        [],
-        "t.sql tem a terminação .sql; use um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
-    ),
-    "no ending": (
-        "tabela",
-        readings(Sol=9),
-        [],
-        "tabela tem a terminação (nenhuma); use um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
-    ),
     # what is in it
     "empty": ("t.csv", "", [], "O arquivo t.csv está vazio; ele precisa de um cabeçalho e de leituras."),
     "only a byte order mark": (
@@ -446,32 +434,58 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.csv",
         b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
         [],
-        "t.csv é uma imagem, não uma tabela csv, xlsx, xls, xlsb, ods, jsonl ou parquet; exporte a tabela de onde ela "
-        "foi feita.",
+        "t.csv é uma imagem, não uma tabela; indique em data.path um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou "
+        "parquet.",
     ),
-    "csv called xlsx": (
+    "word document": (
         "t.xlsx",
-        readings(Sol=9),
+        zipped(**{"[Content_Types].xml": "<x/>", "word/document.xml": "<x/>"}),
         [],
-        "O conteúdo de t.xlsx não é xlsx; exporte a tabela de novo.",
+        "t.xlsx é um documento do Word, não uma tabela; exporte-a, ou indique em data.path um arquivo csv, xlsx, xls, "
+        "xlsb, ods, jsonl ou parquet.",
     ),
-    "csv called parquet": (
-        "t.parquet",
-        readings(Sol=9),
+    "archive": (
+        "t.zip",
+        zipped(**{"leituras/t.csv": "x"}),
         [],
-        "O conteúdo de t.parquet não é parquet; exporte a tabela de novo.",
+        "t.zip é um arquivo compactado (com leituras/t.csv), não uma tabela; exporte-a, ou indique em data.path um "
+        "arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
+    ),
+    "pdf": (
+        "t.pdf",
+        b"%PDF-1.7\n...",
+        [],
+        "t.pdf é um PDF, não uma tabela; indique em data.path um arquivo csv, xlsx, xls, xlsb, ods, jsonl ou parquet.",
+    ),
+    "web page called xls": (
+        "t.xls",
+        "<html><body><table><tr><td>carta</td></tr></table></body></html>",
+        [],
+        "t.xls é uma página HTML, não uma tabela; abra-a no Excel ou no LibreOffice e salve como xlsx.",
+    ),
+    "lock file of an open spreadsheet": (
+        "~$t.xlsx",
+        b"\x05Ana  ",
+        [],
+        "~$t.xlsx é o arquivo temporário de uma planilha aberta; indique t.xlsx.",
+    ),
+    "address": (
+        "https://exemplo.com/t.csv",
+        None,
+        [],
+        "https:/exemplo.com/t.csv é um endereço da internet; baixe a tabela e indique o arquivo em data.path.",
     ),
     "half an xlsx": (
         "t.xlsx",
         xlsx(HEADER, READING)[:2000],
         [],
-        "t.xlsx não é uma planilha xlsx íntegra; abra-a e salve de novo como xlsx.",
+        "t.xlsx não é uma planilha íntegra; abra-a e salve de novo como xlsx.",
     ),
     "another program's zip": (
         "t.xlsx",
         zipped(mimetype="application/vnd.oasis.opendocument.spreadsheet"),
         [],
-        "t.xlsx não é uma planilha ods íntegra; abra-a e salve de novo como xlsx.",
+        "t.xlsx não é uma planilha íntegra; abra-a e salve de novo como xlsx.",
     ),
     "half a parquet": (
         "t.parquet",
@@ -486,50 +500,54 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.xlsx não tem a planilha Plan2; escolha data.sheet entre: Leituras.",
     ),
     # columns
-    "columns that stay open, all at once": (
-        "t.csv",
-        comma(("evento", "cartinha", "x", "secao", "y"), READING),
-        [],
-        "t.csv não tem as colunas carta, tema, texto; as colunas são: evento, cartinha, x, secao, y. Indique as "
-        "certas, trocando o que for preciso: -P data.columns.carta=cartinha -P data.columns.tema=NOME -P "
-        "data.columns.texto=NOME (none se a tabela não tem esse campo; então também -P data.template com os campos que "
-        "há)",
-    ),
     "column given by settings": (
         "t.csv",
         readings(Sol=9),
-        ["--data.columns.tema", "lugar"],
-        "t.csv não tem a coluna lugar; as colunas são: evento, carta, tema, secao, texto. Indique as certas, trocando "
-        "o que for preciso: -P data.columns.tema=NOME (none se a tabela não tem esse campo; então também -P "
-        "data.template com os campos que há)",
-    ),
-    "two columns that may be meant": (
-        "t.csv",
-        comma(("evento", "carta", "tema", "secao", "leitura", "interpretação"), (*READING, "Lar")),
-        [],
-        "t.csv tem mais de uma coluna que pode ser texto (leitura, interpretação); as colunas são: evento, carta, "
-        "tema, secao, leitura, interpretação. Indique as certas, trocando o que for preciso: -P "
-        "data.columns.texto=leitura",
+        ["--data.columns.tema", "assunto"],
+        "t.csv não tem a coluna assunto; as colunas são: evento, carta, tema, secao, texto. Indique a certa com "
+        "-P data.columns.tema=NOME, ou none se a tabela não tem esse campo (e então um -P data.template sem ele).",
     ),
     "repeated column": (
         "t.csv",
         comma((*HEADER, "tema"), (*READING, "Lar")),
         [],
-        "t.csv tem a coluna tema mais de uma vez; as colunas são: evento, carta, tema, secao, texto. Dê nomes "
-        "diferentes às colunas repetidas.",
+        "t.csv: a coluna tema aparece mais de uma vez no cabeçalho; dê nomes diferentes.",
+    ),
+    "columns like no other": (
+        "t.csv",
+        comma(("evento", "Lâminas do mês", "tema", "secao", "O que eu vi"), READING),
+        [],
+        "t.csv não tem a coluna carta nem texto; as colunas são: evento, Lâminas do mês, tema, secao, O que eu vi. "
+        "Indique a certa com -P data.columns.carta=NOME -P data.columns.texto=NOME.",
+    ),
+    "column that could be two": (
+        "t.csv",
+        comma(("evento", "carta", "assunto", "topico", "secao", "texto"), (*READING, "x")),
+        [],
+        "t.csv não tem a coluna tema; as colunas são: evento, carta, assunto, topico, secao, texto. Indique a certa "
+        "com -P data.columns.tema=NOME, ou none se a tabela não tem esse campo (e então um -P data.template sem ele).",
+    ),
+    "sheets without the columns": (
+        "t.xlsx",
+        xlsx(("Instruções", "não mexer"), ("a", "b")),
+        [],
+        "t.xlsx (planilha Leituras) não tem a coluna carta nem evento nem secao nem tema nem texto; as colunas são: "
+        "Instruções, não mexer. Indique a certa com -P data.columns.carta=NOME -P data.columns.evento=NOME "
+        "-P data.columns.secao=NOME -P data.columns.tema=NOME -P data.columns.texto=NOME, ou none se a tabela não tem "
+        "esses campos (e então um -P data.template sem ele).",
     ),
     # lines
     "too many fields": (
         "t.csv",
         comma(HEADER, READING, ("Ano Novo", "O Sol", "Amor", "Luz", "Abra a janela", " e olhe.")),
         [],
-        "t.csv, linha 3: há 6 campos para 5 colunas; ponha entre aspas o texto que contém o separador.",
+        't.csv, linha 3: há 6 campos para 5 colunas; ponha entre aspas o texto que contém ",".',
     ),
     "too many fields after cells of several lines": (
         "t.csv",
         'evento;carta;tema;secao;texto\r\nA;O Sol;T;S;"um\r\ndois\r\ntrês"\r\n\r\nA;O Sol;T;S;quatro; cinco\r\n',
         [],
-        "t.csv, linha 6: há 6 campos para 5 colunas; ponha entre aspas o texto que contém o separador.",
+        't.csv, linha 6: há 6 campos para 5 colunas; ponha entre aspas o texto que contém ";".',
     ),
     "unclosed quote": (
         "t.csv",
@@ -580,14 +598,20 @@ DATA_MISTAKES: dict[str, tuple[str, str | bytes | None, list[str], str]] = {
         "t.csv",
         comma(HEADER, READING).encode("utf-16")[:-1],
         [],
-        "t.csv é um texto UTF-16 cortado; exporte a tabela como csv de novo.",
+        "t.csv é um texto UTF-16 cortado; exporte a tabela de novo.",
     ),
     # the split
+    "fewer than a dozen readings": (
+        "t.csv",
+        readings(Sol=9, Lua=2),
+        [],
+        "t.csv tem só 11 leituras válidas, e são precisas pelo menos 12; acrescente leituras.",
+    ),
     "one reading": (
         "t.csv",
-        readings(Sol=1),
+        comma(HEADER, READING),
         [],
-        "t.csv tem só 1 leitura, e a divisão precisa de pelo menos 2; acrescente leituras.",
+        "t.csv tem só 1 leitura válida, e são precisas pelo menos 12; acrescente leituras.",
     ),
 }
 
@@ -697,10 +721,10 @@ def test_a_process_ends_with_code_2_one_sentence_and_nothing_left_behind(
 
 @pytest.mark.slow
 def test_a_process_whose_table_is_wrong_ends_with_code_2_and_no_traceback(tiny_base: Path, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(readings(Sol=1), encoding="utf-8")
+    (tmp_path / "t.csv").write_text(readings(Sol=9, Lua=1), encoding="utf-8")
     result = run_process("train", "--data.path", "t.csv", "--model.name", str(tiny_base), folder=tmp_path)
     assert result.returncode == 2
-    assert result.stdout.splitlines()[-1].startswith("❌ t.csv tem só 1 leitura, ")
+    assert result.stdout.splitlines()[-1].startswith("❌ t.csv tem só 10 leituras válidas, ")
     assert "Traceback" not in result.stdout + result.stderr
 
 

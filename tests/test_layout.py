@@ -27,7 +27,10 @@ FLOORS = (
     {"registry", "pretraining"},
     {"modeling", "data"},
     {"evaluation", "tracking", "config"},
-    {"settings", "console", "errors"},
+    {"setting_checks", "yaml_files"},
+    {"settings"},
+    {"pretrain_settings"},
+    {"setting_types", "console", "environment", "errors"},
 )
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "datasets", "evaluate", "mlflow", "pandas", "sklearn"}
 

@@ -1,70 +1,97 @@
-"""A raw cell -> the text that a Brazilian would have written there."""
+"""A cell as some program wrote it -> the text that a Brazilian would read in it."""
 
 from __future__ import annotations
 
+import datetime
 import re
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+import unicodedata
 from typing import Any
 
-NOT_TEXT = (dict, list, tuple, set, bytes)
-"""What parquet and json may hold and no reading can be made of."""
+NOT_TEXT = (dict, list, bytes)
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
+_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180e\u2800\u3164\uffa0\ufffc"
+"""Letters and marks that show nothing, though Unicode does not class them as invisible."""
+_JOINER = "\u200d"
+_ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[T ]00:00(?::00(?:\.0+)?)?)?")
+_WHOLE = re.compile(r"(-?\d+)\.0+")
 _ERRORS = re.compile(
-    r"(?i)#(N/[AD]|(REF|NAME|NOME|DIV/0|VALUE|VALOR|N[UÚ]M|NULL|NULO|SPILL|DESPEJAR|CALC|ERROR|ERRO|FIELD|BUSY)[!?])|Err:\d{3}"
+    r"#(?:N/[AD]|REF!|VALUE!|VALOR!|DIV/0!|NAME\?|NOME\?|NUM!|N[ÚU]M!|NULL!|NULO!|SPILL!|DESPEJAR!|CALC!|ERRO[R]?!|"
+    r"FIELD!|BLOCKED!|UNKNOWN!|GETTING_DATA)|Err:\d{3}",
+    re.IGNORECASE,
 )
-"""Error values of Excel, LibreOffice and Google Sheets, in English and Portuguese."""
-_WRITTEN_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|[+-]00:?00)?)?")
-_WRITTEN_WHOLE = re.compile(r"(-?\d{1,15})\.0")
+
+
+def clean_text(text: str) -> str:
+    """Unicode NFC without invisible characters, runs of white space as one space, none at the ends.
+
+    Line breaks that another program escaped (``_x000D_``) are white space too. A joiner stays inside an emoji.
+    """
+    text = _ESCAPED.sub(_unescaped, text)
+    kept = (
+        character
+        for place, character in enumerate(text)
+        if not _is_invisible(character) or (character == _JOINER and place and ord(text[place - 1]) > 0x2190)
+    )
+    return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
 
 
 def cell_text(value: Any) -> str:
-    """05/08/2026, 05/08/2026 14:30, 14:30, 5 (never 5.0), 2,5, verdadeiro; ``""`` for what is missing."""
-    if value is None or value != value:  # NaN and NaT alone differ from themselves
+    """A typed value as text: ``05/08/2026``, ``5`` (not ``5.0``), ``2,5``, ``VERDADEIRO``; empty for no value."""
+    if value is None or (isinstance(value, float) and value != value):
         return ""
-    if isinstance(value, str):
-        return value
     if isinstance(value, bool):
-        return "verdadeiro" if value else "falso"
-    if isinstance(value, int | float | Decimal):
-        return _number(value)
-    if isinstance(value, datetime):
-        day = f"{value:%d/%m/}{value.year:04d}"
-        return day if (value.hour, value.minute, value.second) == (0, 0, 0) else f"{day} {cell_text(value.time())}"
-    if isinstance(value, date):
-        return f"{value:%d/%m/}{value.year:04d}"
-    if isinstance(value, time):
-        return f"{value:%H:%M:%S}" if value.second else f"{value:%H:%M}"
-    if isinstance(value, timedelta):
+        return "VERDADEIRO" if value else "FALSO"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else str(value).replace(".", ",")
+    if isinstance(value, datetime.datetime):
+        midnight = value.time() == datetime.time()
+        return value.strftime("%d/%m/%Y" if midnight else "%d/%m/%Y %H:%M")
+    if isinstance(value, datetime.date):
+        return value.strftime("%d/%m/%Y")
+    if isinstance(value, datetime.time):
+        return value.strftime("%H:%M")
+    if isinstance(value, datetime.timedelta):
         minutes = round(value.total_seconds() / 60)
-        return f"{minutes // 60}:{minutes % 60:02d}"
+        return f"{minutes // 60:02d}:{minutes % 60:02d}"
     return str(value)
 
 
 def label_text(text: str) -> str:
-    """The text of a name (never of a reading), mended where a program wrote its own form: 2026-08-05 00:00:00, 5.0."""
-    if written := _WRITTEN_DATE.fullmatch(text):
-        return f"{written[3]}/{written[2]}/{written[1]}"
-    if written := _WRITTEN_WHOLE.fullmatch(text):
-        return written[1]
-    return text
-
-
-def is_error(text: str) -> bool:
-    return _ERRORS.fullmatch(text) is not None
+    """A cleaned cell of a prompt's field: what a program exported as ``2026-08-05 00:00:00`` or ``5.0`` too."""
+    date, whole = _ISO_DATE.fullmatch(text), _WHOLE.fullmatch(text)
+    if date:
+        year, month, day = date.groups()
+        return f"{day}/{month}/{year}"
+    return whole.group(1) if whole else text
 
 
 def kind_of(value: Any) -> str | None:
-    """``data``, ``hora`` or ``número`` for what a spreadsheet holds as such; None for a text and the rest."""
-    if isinstance(value, date):
-        return "data"
-    if isinstance(value, time | timedelta):
-        return "hora"
-    return "número" if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else None
+    """``datas``, ``números`` or ``verdadeiro/falso``: what a cell holds besides text; None for text and for nothing."""
+    if isinstance(value, bool):
+        return "verdadeiro/falso"
+    if isinstance(value, (datetime.date, datetime.time, datetime.timedelta)):
+        return "datas"
+    if isinstance(value, (int, float)) and value == value:
+        return "números"
+    if isinstance(value, str):
+        if _ISO_DATE.fullmatch(value.strip()) or re.fullmatch(r"\d{1,2}/\d{1,2}/\d{2,4}", value.strip()):
+            return "datas"
+        return "números" if re.fullmatch(r"-?\d+(?:[.,]\d+)?", value.strip()) else None
+    return None
 
 
-def _number(value: int | float | Decimal) -> str:
-    if isinstance(value, int):
-        return f"{value:d}" if abs(value) < 10**20 else f"{value:.6e}" if abs(value) < 10**300 else "∞"
-    if value == int(value) if abs(value) < 10**16 else False:
-        return str(int(value))
-    return f"{value:.15g}".replace(".", ",")
+def is_error(text: str) -> bool:
+    """Whether a cleaned cell is a spreadsheet's error (``#N/A``, ``#REF!``, ``#N/D``, ``Err:502``)."""
+    return _ERRORS.fullmatch(text) is not None
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    code = int(match.group(1), 16)
+    return " " if code < 0x20 else match.group(0)
+
+
+def _is_invisible(character: str) -> bool:
+    if character in _BLANK:
+        return True
+    category = unicodedata.category(character)
+    return category == "Cf" or (category == "Cc" and not character.isspace()) or category in {"Co", "Cs"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,6 @@ class EncodedTexts:
     """Tokens that the vocabulary does not know, prompts and targets together."""
     longest: tuple[int, int]
     """Tokens of the longest prompt and of the longest target."""
-    lost: Mapping[str, tuple[int, ...]]
-    """Character that the vocabulary does not know -> places of the pairs where it stands, once for each time."""
 
 
 def encode_texts(
@@ -48,22 +46,12 @@ def encode_texts(
         "length": [max(len(a), len(b)) for a, b in zip(inputs["input_ids"], labels, strict=True)],
     }
     longest = max(map(len, inputs["input_ids"])), max(map(len, labels))
-    lost = find_lost_characters(tokenizer, prompts, targets) if unknown else {}
-    return EncodedTexts(Dataset.from_dict(columns), truncated, unknown, longest, lost)
+    return EncodedTexts(Dataset.from_dict(columns), truncated, unknown, longest)
 
 
-def find_lost_characters(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], targets: Sequence[str]
-) -> dict[str, tuple[int, ...]]:
-    """Characters that become the unknown token, the most frequent first -> places of their pairs, once each time."""
-    found: dict[str, list[int]] = {}
-    for texts in (prompts, targets):
-        encoded = tokenizer(list(texts), return_offsets_mapping=True)
-        pairs = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        for place, (text, ids, spans) in enumerate(pairs):
-            for token, (start, end) in zip(ids, spans, strict=True):
-                if token == tokenizer.unk_token_id:
-                    for character in text[start:end]:
-                        if not character.isspace():
-                            found.setdefault(character, []).append(place)
-    return {character: tuple(found[character]) for character in sorted(found, key=lambda one: -len(found[one]))}
+def unknown_characters(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, list[int]]:
+    """Characters that the vocabulary does not have -> the rows of the texts that they stand in."""
+    unknown = tokenizer.unk_token_id
+    characters = sorted(set("".join(texts)))
+    lost = [c for c in characters if unknown in tokenizer(c, add_special_tokens=False)["input_ids"]]
+    return {character: [row for row, text in enumerate(texts) if character in text] for character in lost}

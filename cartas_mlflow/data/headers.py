@@ -1,70 +1,132 @@
-"""Which row of a grid is its header: the first of the first rows that has the columns."""
+"""Where in a file the table stands: its sheet, the line of its header, the columns of its fields."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from cartas_mlflow.data.cells import NOT_TEXT, cell_text
-from cartas_mlflow.data.cleaning import clean_text
-from cartas_mlflow.data.columns import ALL_FIELDS, Match, match_columns
-from cartas_mlflow.data.grids import Grid
-from cartas_mlflow.settings import ColumnNames
-
-_HEADER_ROWS = 20
-"""A header is looked for in so many rows that hold something."""
+from cartas_mlflow.data.cells import cell_text, clean_text
+from cartas_mlflow.data.grids import HEADER_LINES, Grid
+from cartas_mlflow.data.matching import clean_name, match_columns, repeated_names
+from cartas_mlflow.errors import DataError
 
 
 @dataclass(frozen=True)
 class Header:
-    """Where a grid's header stands: index of its (last) row, its labels, and what they match."""
+    """A line of a grid taken for its header. ``place``: in ``grid.rows``; ``fields``: field -> place of its column."""
 
-    index: int
-    labels: tuple[str, ...]
-    match: Match
-    complete: bool
+    grid: Grid
+    place: int
+    fields: Mapping[str, int]
 
+    @property
+    def titles(self) -> list[str]:
+        return [clean_text(cell_text(cell)) for cell in self.grid.rows[self.place][1]]
 
-def _labels(cells: Sequence[Any]) -> tuple[str, ...]:
-    labels = [clean_text(cell_text(cell)) if not isinstance(cell, NOT_TEXT) else "" for cell in cells]
-    while labels and not labels[-1]:
-        labels.pop()
-    return tuple(labels)
-
-
-def header_score(cells: Sequence[Any], names: ColumnNames) -> int:
-    match = match_columns(_labels(cells), names)
-    return len(match.found) + len(match.doubtful)
+    @property
+    def line(self) -> int:
+        """In the file, from 1."""
+        return self.grid.rows[self.place][0]
 
 
-def find_header(grid: Grid, names: ColumnNames) -> Header | None:
-    wanted = [name for name in ALL_FIELDS if getattr(names, name) is not None]
-    rows = [(place, cells) for place, (_, cells) in enumerate(grid.rows) if any(_labels(cells))]
-    candidates = []
-    for number, (place, cells) in enumerate(rows[: 1 if grid.headed else _HEADER_ROWS]):
-        header = _header(grid, place, _labels(cells), names, wanted)
-        candidates.append(header)
-        if header.complete:
-            return header
-        if number + 1 < len(rows) and header.match.found and not grid.headed:  # a header over two rows
-            below = _labels(rows[number + 1][1])
-            upper = header.labels + ("",) * (len(below) - len(header.labels))
-            both = tuple(low or up for up, low in zip(upper, below + ("",) * (len(upper) - len(below)), strict=True))
-            joined = _header(grid, rows[number + 1][0], both, names, wanted)
-            if joined.complete and header_score(below, names) < len(wanted):
-                return joined
-    return max(candidates, key=lambda header: len(header.match.found) + len(header.match.doubtful), default=None)
+def find_table(
+    path: Path, grids: Sequence[Grid], names: Mapping[str, str], *, sheet: str | None, optional: Sequence[str]
+) -> tuple[Header, tuple[str, ...]]:
+    """The header, and Portuguese sentences on what was not plain.
+
+    Args:
+        names: field -> name of its column.
+        sheet: name of the sheet; None: the first that has the columns, visible ones before hidden ones.
+        optional: fields that the table need not have.
+
+    Raises:
+        DataError: no such sheet, nothing in it, or columns that are not there: all of them, with the line to paste.
+    """
+    chosen = sorted(_sheets(path, grids, sheet), key=lambda grid: grid.hidden)
+    headers = [_find_header(grid, names) for grid in chosen if grid.rows]
+    if not headers:
+        raise DataError(f"O arquivo {path} está vazio; ele precisa de um cabeçalho e de leituras.")
+    needed = [name for name in names if name not in optional]
+    complete = [header for header in headers if set(needed) <= header.fields.keys()]
+    header = max(complete or headers, key=lambda header: len(header.fields))
+    if not complete:
+        raise DataError(_missing_columns(path, header, names, needed))
+    others = [other.grid for other in complete if other is not header and len(other.fields) == len(header.fields)]
+    return header, _remarks(header, names, others, several=len(headers) > 1)
 
 
-def _header(grid: Grid, place: int, labels: tuple[str, ...], names: ColumnNames, wanted: Sequence[str]) -> Header:
-    match = match_columns(labels, names)
-    if match.doubtful:  # one of two columns of the same name may be empty
-        below = grid.rows[place + 1 :]
-        empty = {column for column in range(len(labels)) if not any(_is_filled(cells, column) for _, cells in below)}
-        match = match_columns(labels, names, empty)
-    return Header(place, labels, match, all(name in match.found for name in wanted))
+def _sheets(path: Path, grids: Sequence[Grid], sheet: str | None) -> Sequence[Grid]:
+    if sheet is None:
+        return grids
+    named = [grid for grid in grids if grid.sheet is not None and clean_name(grid.sheet) == clean_name(sheet)]
+    if not named:
+        known = ", ".join(f"{grid.sheet}{_mark(grid)}" for grid in grids if grid.sheet)
+        mend = f"escolha data.sheet entre: {known}." if known else "retire data.sheet."
+        raise DataError(f"{path} não tem a planilha {sheet}; {mend}")
+    return [grid for grid in named if grid.sheet == sheet] or named
 
 
-def _is_filled(cells: Sequence[Any], column: int) -> bool:
-    return column < len(cells) and cells[column] not in (None, "")
+def _find_header(grid: Grid, names: Mapping[str, str]) -> Header:
+    """The first line that has every column; or else the first that has the most of them."""
+    best = Header(grid, 0, {})
+    for place, (line, cells) in enumerate(grid.rows):
+        if line > HEADER_LINES and place:
+            break
+        header = Header(grid, place, match_columns(names, [clean_text(cell_text(cell)) for cell in cells]))
+        if len(header.fields) > len(best.fields):
+            best = header
+        if len(header.fields) == len(names) or grid.named:
+            break
+    return best
+
+
+def _remarks(header: Header, names: Mapping[str, str], others: Sequence[Grid], *, several: bool) -> tuple[str, ...]:
+    grid, titles = header.grid, header.titles
+    said = [grid.remark] if grid.remark else []
+    if grid.sheet is not None and (several or grid.hidden):
+        beside = f"; para outra, data.sheet: {', '.join(str(other.sheet) for other in others)}" if others else ""
+        said.append(f"Planilha lida: {grid.sheet}{_mark(grid)}{beside}")
+    if header.line > 1 and not grid.named:
+        said.append(f"Cabeçalho na linha {header.line}")
+    taken = {name: titles[place] for name, place in header.fields.items()}
+    other = {name: title for name, title in taken.items() if clean_name(title) != clean_name(names[name])}
+    if other:
+        said.append("Colunas entendidas: " + ", ".join(f"{name} = {title}" for name, title in other.items()))
+    return tuple(said)
+
+
+def _mark(grid: Grid) -> str:
+    return " (oculta)" if grid.hidden else ""
+
+
+def _missing_columns(path: Path, header: Header, names: Mapping[str, str], needed: Sequence[str]) -> str:
+    """One sentence with everything that is open, and the line to paste."""
+    titles = [title for title in header.titles if title]
+    twice = repeated_names({name: names[name] for name in needed}, titles)
+    if twice:
+        return f"{path}: a coluna {twice[0]} aparece mais de uma vez no cabeçalho; dê nomes diferentes."
+    missing = [name for name in needed if name not in header.fields]
+    free = [title for title in titles if title not in {header.titles[place] for place in header.fields.values()}]
+    words = []
+    for name in missing:
+        near = difflib.get_close_matches(clean_name(names[name]), list(map(clean_name, free)), n=1, cutoff=0.6)
+        title = next((title for title in free if near and clean_name(title) == near[0]), None)
+        if title is not None:
+            free.remove(title)
+        words.append(f"-P data.columns.{name}={shlex.quote(title) if title else 'NOME'}")
+    where = f" (planilha {header.grid.sheet})" if header.grid.sheet else ""
+    shown = ", ".join(title if len(title) <= 60 else f"{title[:60]}…" for title in titles[:20])
+    absent = [name for name in missing if name not in {"carta", "texto"}]
+    return (
+        f"{path}{where} não tem a coluna {' nem '.join(names[name] for name in missing)}; as colunas são: {shown}"
+        f"{', …' if len(titles) > 20 else ''}. Indique a certa com {' '.join(words)}"
+        + (
+            f", ou none se a tabela não tem {'esse campo' if len(absent) == 1 else 'esses campos'} (e então um "
+            "-P data.template sem ele)."
+            if absent
+            else "."
+        )
+    )

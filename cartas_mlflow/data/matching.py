@@ -1,53 +1,107 @@
-"""Names as people type them: found without regard to case, accents, spaces, punctuation and invisible characters."""
+"""Names as people write them: the same whatever the case, the accents, the spaces, the punctuation."""
 
 from __future__ import annotations
 
-import difflib
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-from cartas_mlflow.data.cleaning import clean_text
+from cartas_mlflow.data.cells import clean_text
 
-_ARTICLES = ("os ", "as ", "o ", "a ")
+OTHER_NAMES = {
+    "carta": ("arcano", "arcano maior", "arcanos", "cartas", "lamina", "card", "taro", "tarot"),
+    "evento": ("ocasiao", "ocasioes", "quando", "momento", "eventos", "acontecimento", "situacao", "contexto", "event"),
+    "secao": ("parte", "partes", "secoes", "sessao", "bloco", "aspecto", "polaridade", "posicao", "section"),
+    "tema": ("assunto", "assuntos", "temas", "topico", "topicos", "area", "area da vida", "campo da vida", "theme"),
+    "texto": (
+        "leitura", "interpretacao", "mensagem", "textos", "leituras", "interpretacoes", "significado", "descricao",
+        "conteudo", "resposta", "text",
+    ),
+}  # fmt: skip
+"""Field -> common other names of its column, cleaned."""
+_ARTICLES = {"a", "o", "as", "os"}
+_ROMAN = re.compile(r"(?:[ivxl]+|\d{1,2})")
 
 
 def clean_name(name: str) -> str:
-    """What two spellings of one name have in common: ``" Seção_ "`` and ``"SECAO"`` both give ``"secao"``.
+    """``" SEÇÃO: "`` -> ``secao``: lower case, no accents, words of letters and digits, one space between them."""
+    plain = unicodedata.normalize("NFKD", clean_text(name)).casefold()
+    return " ".join(re.findall(r"[^\W_]+", "".join(c for c in plain if not unicodedata.combining(c))))
 
-    A name without letters and digits keeps its signs, so that two of them do not become one.
+
+def match_columns(names: Mapping[str, str], columns: Sequence[str]) -> dict[str, int]:
+    """Which column holds which field, as far as that is plain.
+
+    First the name that was asked for, then a common other name, then a title that speaks of one (``Texto da leitura``:
+    its first known word counts). Two columns that are equally good are left open; the name itself, alone, is not.
+
+    Args:
+        names: field -> the column's name according to the settings.
+        columns: the header's cells.
+
+    Returns:
+        field -> place of its column.
     """
-    plain = _without_accents(name)
-    return "".join(character for character in plain if character.isalnum()) or plain
+    cleaned = [clean_name(column) for column in columns]
+    found: dict[str, int] = {}
+    for field, name in names.items():
+        places = [place for place, column in enumerate(cleaned) if column and column == clean_name(name)]
+        if len(places) == 1:
+            found[field] = places[0]
+    for known in (_is_other_name, _speaks_of):
+        for field, name in names.items():
+            if field in found or clean_name(name) != field or field in cleaned:
+                continue  # who names a column means that one
+            free = [place for place in range(len(cleaned)) if place not in found.values()]
+            places = [place for place in free if known(cleaned[place], field)]
+            if len(places) == 1:
+                found[field] = places[0]
+    return found
 
 
-def match_name(name: str, known: Iterable[str]) -> str | None:
-    """The one known name that is meant; None where there is none, or more than one.
+def repeated_names(names: Mapping[str, str], columns: Sequence[str]) -> list[str]:
+    """The asked-for names that more than one column has."""
+    cleaned = [clean_name(column) for column in columns]
+    return [name for name in names.values() if cleaned.count(clean_name(name)) > 1]
 
-    The exact name comes first, then the same cleaned name, then the same but for a leading article: ``"sol"`` -> O Sol.
-    """
-    names = list(dict.fromkeys(known))
-    if name in names:
-        return name
-    for key in (clean_name, _without_article):
-        wanted = key(name)
-        found = [other for other in names if wanted and key(other) == wanted]
-        if found:
-            return found[0] if len(found) == 1 else None
+
+def find_value(text: str, known: Iterable[str]) -> str | None:
+    """The known value that is meant: ``o sol``, ``Sol`` and ``XIX - O Sol`` are ``O Sol``; None for none, or two."""
+    values = list(dict.fromkeys(known))
+    if text in values:
+        return text
+    for form in (clean_name, _without_article, _without_number):
+        wanted = form(text)
+        same = [value for value in values if wanted and form(value) == wanted]
+        if len(same) == 1:
+            return same[0]
+        if same:
+            return None
     return None
 
 
-def nearest_names(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.5) -> list[str]:
-    """Known names, the most similar first, none below ``cutoff`` (0 to 1, difflib's ratio of the cleaned names)."""
-    keys = {clean_name(other): other for other in known}
-    return [keys[key] for key in difflib.get_close_matches(clean_name(name), keys, n=count, cutoff=cutoff)]
+def _is_other_name(column: str, field: str) -> bool:
+    return column in OTHER_NAMES[field]
 
 
-def _without_article(name: str) -> str:
-    plain = _without_accents(name)
-    article = next((article for article in _ARTICLES if plain.startswith(article)), "")
-    return clean_name(plain[len(article) :])
+def _speaks_of(column: str, field: str) -> bool:
+    first = next((known for word in column.split() if (known := _field_of(word)) is not None), None)
+    return first == field
 
 
-def _without_accents(name: str) -> str:
-    letters = unicodedata.normalize("NFKD", clean_text(name).casefold())
-    return clean_text("".join(letter for letter in letters if not unicodedata.combining(letter)))
+def _field_of(word: str) -> str | None:
+    return next((field for field, others in OTHER_NAMES.items() if word == field or word in others), None)
+
+
+def _without_article(text: str) -> str:
+    first, _, rest = clean_name(text).partition(" ")
+    return rest if rest and first in _ARTICLES else clean_name(text)
+
+
+def _without_number(text: str) -> str:
+    words = clean_name(text).split()
+    while len(words) > 1 and _ROMAN.fullmatch(words[0]):
+        words = words[1:]
+    if len(words) > 1 and words[0] in _ARTICLES:
+        words = words[1:]
+    return " ".join(words)

@@ -1,99 +1,97 @@
-"""Records -> a training and a validation side, stratified by card as far as the table allows."""
+"""Records -> training and validation side, stratified by card as far as the readings allow."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cartas_mlflow.data.records import Record, Records
 from cartas_mlflow.errors import DataError
 
-if TYPE_CHECKING:
-    import numpy as np
+MIN_RECORDS = 12
+"""Fewer readings are no table to learn from, and none to measure on."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The same rows whatever their order in the file; both sides are sorted by id."""
+    """The same rows whatever their order in the file; both sides are sorted by id.
+
+    ``single``: cards with one reading, which teach but are not measured; ``unseen``: cards that are measured only.
+    """
 
     train: tuple[Record, ...]
     validation: tuple[Record, ...]
-
-    @property
-    def unseen(self) -> tuple[str, ...]:
-        """Cards of validation readings that training does not have."""
-        return tuple(sorted({row.carta for row in self.validation} - {row.carta for row in self.train}))
-
-    @property
-    def single(self) -> tuple[str, ...]:
-        """Cards whose only reading is in training."""
-        counts = Counter(row.carta for row in (*self.train, *self.validation))
-        return tuple(sorted({row.carta for row in self.train if counts[row.carta] == 1}))
+    single: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
 def split_records(records: Records, fraction: float, seed: int) -> Split:
     """Stratified by ``carta``, independent of the order of the rows in the file.
 
-    Every card keeps at least one reading in training; a card with a single one has none in validation. Only where all
-    cards have a single one does validation get cards that training lacks. The draw is that of scikit-learn's
-    ``StratifiedShuffleSplit`` (which refuses such tables), so a table that it takes is split as it splits it.
+    Where every card can stand on both sides in its share, scikit-learn draws. Where not, each card gets its share by
+    largest remainders, keeps at least one reading for training, and cards with a single one go to training.
 
     Args:
         fraction: share of the rows for validation, rounded up (0.15 of 462 -> 70).
 
     Raises:
-        DataError: fewer than two readings.
+        DataError: fewer than a dozen readings.
     """
-    import numpy as np
-
     total = len(records.rows)
-    if total < 2:
-        raise DataError(f"{records.source} tem só 1 leitura, e a divisão precisa de pelo menos 2; acrescente leituras.")
-    ordered = sorted(records.rows, key=lambda row: row.id)
-    classes = np.unique([row.carta for row in ordered], return_inverse=True)[1]
-    counts = np.bincount(classes)
+    if total < MIN_RECORDS:
+        few = "1 leitura válida" if total == 1 else f"{total} leituras válidas"
+        raise DataError(f"{records.source} tem só {few}, e são precisas pelo menos {MIN_RECORDS}; acrescente leituras.")
+    ordered = sorted(records.rows, key=lambda record: record.id)
+    counts = Counter(record.carta for record in ordered)
     held_out = min(math.ceil(total * fraction), total - 1)
-    random = np.random.RandomState(seed)
-    kept = _largest_remainders(counts, total - held_out, random)
-    # What is left is all of the other side; scikit-learn draws it all the same, and its chance goes on from there.
-    _largest_remainders(counts - kept, held_out, random)
-    if counts.max() > 1:
-        _keep_one_of_each(kept, counts, held_out)
-    orders = [random.permutation(count) for count in counts]
-    train: list[Record] = []
-    validation: list[Record] = []
-    for card, order in enumerate(orders):
-        places = np.flatnonzero(classes == card)[order]
-        train.extend(ordered[place] for place in places[: kept[card]])
-        validation.extend(ordered[place] for place in places[kept[card] :])
-    return Split(*(tuple(sorted(side, key=lambda row: row.id)) for side in (train, validation)))
+    train, validation = _draw_evenly(ordered, held_out, seed) or _draw_by_remainders(ordered, held_out, seed)
+    trained = {record.carta for record in train}
+    return Split(
+        train,
+        validation,
+        single=tuple(sorted(card for card, count in counts.items() if count == 1 and card in trained)),
+        unseen=tuple(sorted(counts.keys() - trained)),
+    )
 
 
-def _largest_remainders(counts: np.ndarray, draws: int, random: np.random.RandomState) -> np.ndarray:
-    """Readings per card among so many draws: the proportional share rounded down, and one more for the largest
-    remainders; among equal ones chance decides (Hamilton's method, as in scikit-learn's ``_approximate_mode``)."""
-    import numpy as np
+def _draw_evenly(
+    ordered: Sequence[Record], held_out: int, seed: int
+) -> tuple[tuple[Record, ...], tuple[Record, ...]] | None:
+    from sklearn.model_selection import train_test_split
 
-    shares = counts / counts.sum() * draws
-    drawn = np.floor(shares)
-    remainders = shares - drawn
-    missing = int(draws - drawn.sum())
-    for value in np.sort(np.unique(remainders))[::-1]:
-        if missing <= 0:
-            break
-        (equal,) = np.where(remainders == value)
-        chosen = random.choice(equal, size=min(len(equal), missing), replace=False)
-        drawn[chosen] += 1
-        missing -= len(chosen)
-    return drawn.astype(int)
+    counts = Counter(record.carta for record in ordered)
+    if min(counts.values()) < 2 or min(held_out, len(ordered) - held_out) < len(counts):
+        return None
+    sides = train_test_split(
+        ordered, test_size=held_out, random_state=seed, stratify=[record.carta for record in ordered]
+    )
+    if any({record.carta for record in side} != counts.keys() for side in sides):
+        return None
+    train, validation = (tuple(sorted(side, key=lambda record: record.id)) for side in sides)
+    return train, validation
 
 
-def _keep_one_of_each(kept: np.ndarray, counts: np.ndarray, held_out: int) -> None:
-    """No card without training; validation gives it, and gets back from cards that have readings to spare."""
-    kept[kept == 0] = 1
-    while counts.sum() - kept.sum() < held_out and kept.max() > 1:
-        kept[(kept / counts * (kept > 1)).argmax()] -= 1
-    if counts.sum() == kept.sum():  # a very small fraction: still one reading to validate with
-        kept[(kept * (counts > 1)).argmax()] -= 1
+def _draw_by_remainders(
+    ordered: Sequence[Record], held_out: int, seed: int
+) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    chance = random.Random(seed)
+    by_card: dict[str, list[Record]] = defaultdict(list)
+    for record in ordered:
+        by_card[record.carta].append(record)
+    cards = sorted(by_card)
+    chance.shuffle(cards)  # equal remainders: not always the first in the alphabet
+    room = {card: len(by_card[card]) - 1 for card in cards}
+    if not any(room.values()):
+        room = dict.fromkeys(cards, 1)  # nothing but single readings: some of them are measured all the same
+    held_out = min(held_out, sum(room.values()))
+    share = {card: held_out * room[card] / sum(room.values()) for card in cards}
+    quota = {card: min(room[card], int(share[card])) for card in cards}
+    for card in sorted(cards, key=lambda card: quota[card] - share[card]):
+        if sum(quota.values()) < held_out and quota[card] < room[card]:
+            quota[card] += 1
+    held = {record.id for card in cards for record in chance.sample(by_card[card], quota[card])}
+    train = tuple(record for record in ordered if record.id not in held)
+    return train, tuple(record for record in ordered if record.id in held)

@@ -1,4 +1,4 @@
-"""Text files (csv with any separator, jsonl, json) -> grids."""
+"""Tables that are text: csv in any dialect and encoding, jsonl, json."""
 
 from __future__ import annotations
 
@@ -6,103 +6,180 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cartas_mlflow.data.cleaning import clean_text
-from cartas_mlflow.data.decoding import decode
-from cartas_mlflow.data.grids import Grid
+from cartas_mlflow.data.grids import HEADER_LINES, KINDS, Dialect, Grid, named_grid
+from cartas_mlflow.data.matching import OTHER_NAMES, clean_name
 from cartas_mlflow.errors import DataError
 
-_HINT = re.compile(r'\A"?sep=(.)"?[^\r\n]*(?:\r\n|\r|\n)', re.IGNORECASE)
-_SEPARATORS = ";,\t|"
+DELIMITERS = (",", ";", "\t", "|")
+LEGACY_ENCODINGS = ["cp1252", "mac_roman", "cp850", "iso8859_15"]
+"""What Portuguese was written in before UTF-8: Windows, old Macs, DOS, old Unix."""
+_NAMES = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman", "cp850": "DOS (CP850)", "iso8859_15": "ISO 8859-15"}
+_HINT = re.compile(r"^\W*sep\s*=\s*(.)\s*$", re.IGNORECASE)
+_JSON_ARRAY = re.compile(r"\[\s*\{")
+_KNOWN = {*OTHER_NAMES, *(other for others in OTHER_NAMES.values() for other in others)}
 
 
-def read_csv(path: Path, content: bytes, score: Callable[[list[list[Any]]], int]) -> Grid:
-    """Cells of a delimited text; a row's line is the physical one it starts on.
-
-    Args:
-        score: how many wanted columns the first rows of a table have; of the possible separators the one with the
-            highest score counts, and of equals the one that cuts most rows into the same number of cells.
+def read_text_table(path: Path, content: bytes) -> Grid:
+    """The one grid of a text file.
 
     Raises:
-        DataError: not text, or quotes that do not close.
+        DataError: bytes that are no text, quotes that do not close, a line with too many fields, broken JSON.
     """
-    text, notes = decode(path, content)
-    hint = _HINT.match(text)
-    skipped = 0
-    if hint:
-        text, skipped = text[hint.end() :], 1
-    if not text.strip(f'{_SEPARATORS}" \r\n'):
-        return Grid([])
-    separator = hint[1] if hint else max(_SEPARATORS, key=lambda one: _fit(text, one, score))
-    # Blanks between a separator and a quote: the quote opens a cell all the same.
-    spaced = re.search(rf'(?:^|{re.escape(separator)})[ ]+"', text, re.MULTILINE) is not None
-    try:
-        rows = _parse(path, text, separator, spaced)
-    except DataError:
-        if not spaced:
-            raise
-        rows = _parse(path, text, separator, False)
-    return Grid([(line + skipped, cells) for line, cells in rows], notes=notes)
-
-
-def _fit(text: str, separator: str, score: Callable[[list[list[Any]]], int]) -> tuple[int, float, int]:
-    start = text[:50_000]
-    reader = csv.reader(io.StringIO(start, newline=""), delimiter=separator, skipinitialspace=True)
-    rows: list[list[str]] = []
-    try:
-        for cells in reader:
-            if any(map(str.strip, cells)):
-                rows.append(cells)
-            if len(rows) == 40:
-                break
-    except csv.Error:  # the sample ends inside a cell
-        pass
-    widths = [len(cells) for cells in rows]
-    usual = max(set(widths), key=widths.count, default=0)
-    steady = widths.count(usual) / max(1, len(widths)) if usual > 1 else 0.0
-    return score(rows), round(steady, 1), usual
-
-
-def _parse(path: Path, text: str, separator: str, spaced: bool) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=spaced)
-    rows, before = [], 0
-    try:
-        for cells in reader:
-            line, before = before + 1, reader.line_num
-            if any(map(str.strip, cells)):
-                rows.append((line, cells))
-    except csv.Error:
+    text, dialect, remark = _decode(path, content)
+    if not text.strip():
+        raise DataError(f"O arquivo {path} está vazio; ele precisa de um cabeçalho e de leituras.")
+    start = text.lstrip()[:200].lower()
+    if start.startswith(("<!doctype html", "<html", "<table", "<head", "<meta")):
         raise DataError(
-            f"{path}, linha {before + 1}: as aspas do csv não fecham ou estão fora do lugar; corrija a linha."
-        ) from None
-    return rows
+            f"{path} é uma página HTML, não uma tabela; abra-a no Excel ou no LibreOffice e salve como xlsx."
+        )
+    if start.startswith("<?xml"):
+        raise DataError(f"{path} é um XML, não uma tabela; abra-o no Excel ou no LibreOffice e salve como xlsx.")
+    if path.suffix.lower() in {".jsonl", ".ndjson", ".json"} or start.startswith('{"') or _JSON_ARRAY.match(start):
+        return _read_json(path, text)
+    return _read_csv(path, text, dialect, remark)
 
 
-def read_jsonl(path: Path, content: bytes) -> Grid:
-    """A JSON object per line, or one list of objects (numbered as in a spreadsheet: the first is row 2).
+def _decode(path: Path, content: bytes) -> tuple[str, Dialect, str | None]:
+    """The text without byte order marks; how it was written; a remark where the encoding was guessed."""
+    encoding, mark = _unicode_encoding(content)
+    remark = None
+    if encoding is None:
+        encoding, remark = _legacy_encoding(path, content)
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        raise DataError(f"{path} é um texto {encoding.upper()} cortado; exporte a tabela de novo.") from None
+    line_end = "\r\n" if "\r\n" in text else "\r" if "\r" in text and "\n" not in text else "\n"
+    text = text.lstrip("\ufeff")
+    if remark is not None:
+        shown = next((line.strip() for line in text.splitlines() if not line.isascii()), "")
+        remark = f"{remark} (lê-se assim: {shown[:60]}{'…' if len(shown) > 60 else ''})"
+    return text, Dialect(encoding=encoding, byte_order_mark=mark, line_end=line_end), remark
 
-    Raises:
-        DataError: a line that is no JSON object.
-    """
-    text, notes = decode(path, content)
-    objects = _whole_list(text)
-    if objects is None:
-        objects = _objects_by_line(path, text)
+
+def _unicode_encoding(content: bytes) -> tuple[str | None, bool]:
+    """(encoding, whether it begins with a byte order mark); None where the bytes are no Unicode."""
+    if content.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        return "utf-32", True
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16", True
+    sample = content[:4000]
+    for name, zeros in (("utf-16-le", sample[1::2]), ("utf-16-be", sample[::2])):
+        # Half of the bytes are zero: Latin letters in two bytes each, without a mark that says so.
+        if len(zeros) > 3 and zeros.count(0) > 0.8 * len(zeros):
+            return name, False
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None, False
+    return "utf-8", content.startswith(b"\xef\xbb\xbf")
+
+
+def _legacy_encoding(path: Path, content: bytes) -> tuple[str, str]:
+    from charset_normalizer import from_bytes
+
+    if b"\x00" in content:
+        raise DataError(f"O conteúdo de {path} é binário, não texto; exporte a tabela como csv em UTF-8 de novo.")
+    tolerant = content.decode("utf-8", errors="replace")
+    if sum(not character.isascii() for character in tolerant) > 2 * tolerant.count("\ufffd"):
+        line = tolerant[: tolerant.index("\ufffd")].count("\n") + 1
+        raise DataError(
+            f"{path}, linha {line}: o arquivo está em UTF-8, menos esta linha; salve o arquivo inteiro em UTF-8."
+        )
+    # The bytes of the accents alone decide; a long ASCII text around them only hides what they say.
+    lines = b"\n".join(line for line in content.splitlines() if not line.isascii())
+    best = from_bytes(lines, cp_isolation=LEGACY_ENCODINGS, enable_fallback=False).best()
+    candidates = [name for name in LEGACY_ENCODINGS if _can_decode(lines, name)]
+    if best is None and not candidates:
+        raise DataError(f"{path} não está em UTF-8 nem em outra codificação conhecida; salve o arquivo em UTF-8.")
+    encoding = max(candidates, key=lambda name: _portuguese(lines.decode(name)))
+    if best is not None and _portuguese(str(best)) >= _portuguese(lines.decode(encoding)):
+        encoding = best.encoding
+    return encoding, f"O arquivo não está em UTF-8; foi lido como {_NAMES.get(encoding, encoding)}"
+
+
+def _can_decode(content: bytes, encoding: str) -> bool:
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _portuguese(text: str) -> float:
+    """Share of the letters and signs beyond ASCII that Portuguese has."""
+    beyond = [character for character in text if not character.isascii()]
+    usual = sum(character in "áàâãéêíóôõúüçÁÀÂÃÉÊÍÓÔÕÚÜÇ“”‘’–—…ºª€°\u00a0" for character in beyond)
+    small = sum(character in "áàâãéêíóôõúç" for character in beyond)
+    return (usual + 0.1 * small) / max(1, len(beyond))
+
+
+def _read_csv(path: Path, text: str, dialect: Dialect, remark: str | None) -> Grid:
+    first, _, rest = text.partition("\n")
+    hint = _HINT.match(first.strip().strip('"'))
+    skipped = 1 if hint else 0
+    body = rest if hint else text
+    delimiter = hint.group(1) if hint and hint.group(1) in DELIMITERS else _sniff(body)
+    rows = [(line + skipped, cells) for line, cells in _parse(path, body, delimiter, skipped)]
+    kept = [(line, cells) for line, cells in rows if any(cell.strip() for cell in cells)]
+    written = Dialect(delimiter, dialect.encoding, dialect.byte_order_mark, dialect.line_end)
+    return Grid(kept, dialect=written, remark=remark)
+
+
+def _sniff(text: str) -> str:
+    """The delimiter with which the first lines show the most known titles; then the one that cuts them most alike."""
+    lines = text.splitlines()[:HEADER_LINES]
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        cut = [next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [""]) for line in lines]
+        known = max((len(_KNOWN.intersection(map(clean_name, cells))) for cells in cut), default=0)
+        return known, max(map(len, cut), default=0)
+
+    return max(DELIMITERS, key=fit)
+
+
+def _parse(path: Path, text: str, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    before = 0
+    csv.field_size_limit(2**31 - 1)
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error:
+            raise DataError(
+                f"{path}, linha {before + skipped + 1}: as aspas do csv não fecham ou estão fora do lugar; corrija a "
+                "linha."
+            ) from None
+        if cells is None:
+            return
+        yield before + 1, cells
+        before = reader.line_num
+
+
+def _read_json(path: Path, text: str) -> Grid:
+    rows = list(_json_array(path, text) if _JSON_ARRAY.match(text.lstrip()[:200]) else _json_lines(path, text))
     columns: dict[str, None] = {}
-    for line, row in objects:
-        if not isinstance(row, dict):
-            raise DataError(f'{path}, linha {line}: deve ser um objeto JSON (ex.: {{"carta": "O Sol", …}}).')
+    for _, row in rows:
         columns |= dict.fromkeys(row)
-    rows = [(line, [row.get(column) for column in columns]) for line, row in objects]
-    return Grid([(0, list(columns)), *rows], headed=True, notes=notes)
+    return named_grid(list(columns), [(line, [row.get(column) for column in columns]) for line, row in rows])
 
 
-def _objects_by_line(path: Path, text: str) -> list[tuple[int, Any]]:
-    objects = []
-    for line, content in enumerate(re.split(r"\r\n|\r|\n", text), start=1):  # U+2028 may stand inside a JSON text
+def _json_array(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        rows: Sequence[Any] = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError(f"{path} não é JSON válido; exporte a tabela de novo, ou use um arquivo {KINDS}.") from None
+    for number, row in enumerate(rows, start=1):
+        yield number, _json_object(path, number, row)
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in enumerate(text.split("\n"), start=1):  # U+2028 may stand inside a JSON text
         if not content.strip():
             continue
         try:
@@ -110,20 +187,10 @@ def _objects_by_line(path: Path, text: str) -> list[tuple[int, Any]]:
             json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is good JSON but no text
         except (ValueError, RecursionError):
             raise DataError(f"{path}, linha {line}: não é JSON válido; cada linha deve ser um objeto JSON.") from None
-        if isinstance(row, dict):
-            row = {clean_text(key): value for key, value in row.items()}
-        objects.append((line, row))
-    return objects
+        yield line, _json_object(path, line, row)
 
 
-def _whole_list(text: str) -> list[tuple[int, Any]] | None:
-    if not text.lstrip().startswith("["):
-        return None
-    try:
-        rows = json.loads(text)
-        json.dumps(rows, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return None
-    if not all(isinstance(row, dict) for row in rows):
-        return None
-    return [(line, {clean_text(key): value for key, value in row.items()}) for line, row in enumerate(rows, start=2)]
+def _json_object(path: Path, line: int, row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f'{path}, linha {line}: deve ser um objeto JSON (ex.: {{"carta": "O Sol", …}}).')
+    return row

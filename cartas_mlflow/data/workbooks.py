@@ -1,214 +1,191 @@
-"""Spreadsheet files (xlsx, xls, xlsb) -> grids."""
+"""Spreadsheet files (xlsx, xls, xlsb, ods), read by calamine; what it leaves out of an xlsx is looked up in its XML."""
 
 from __future__ import annotations
 
 import io
-import itertools
+import posixpath
 import re
 import zipfile
 import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
-from cartas_mlflow.data.grids import Grid, fill_merged
+from cartas_mlflow.data.cells import cell_text
+from cartas_mlflow.data.grids import FORMULA, KINDS, Grid
 from cartas_mlflow.errors import DataError
 
-_SPARSE = 1_000_000
-"""Cells of a sheet's rectangle from which on it is looked at before it is unfolded in memory."""
-_GAP_ROWS, _GAP_COLUMNS = 1000, 200
-"""So many empty rows or columns end a table: what stands beyond is a stray cell."""
-_LARGEST_PART = 1 << 30
-_CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*?)(/?)>")
-_REFERENCE = re.compile(rb'\br="([A-Z]{1,3})(\d{1,7})"')
-_ROW = re.compile(rb'<(\w+:)?row\b[^>]*?\br="(\d+)"[^>]*?(?:/>|>.*?</(?:\w+:)?row>)', re.DOTALL)
-_VALUE = re.compile(rb"<(?:\w+:)?(?:v|is)>(?!\s*</)")
+SPARSE = 20
+"""Places up to the last cell per cell: from here on a few cells stand far away, and calamine would hold every place."""
+SMALL = 200_000
+"""Places that are held in any case."""
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ElementTree.ParseError, KeyError, ValueError, OSError)
+_CELL = re.compile(rb'<(?:\w+:)?c [^>]*?r="([A-Z]{1,3})(\d{1,7})"')
+_ZIP_DOCUMENTS = {
+    "word/document.xml": "é um documento do Word",
+    "ppt/presentation.xml": "é uma apresentação",
+    "Index/Document.iwa": "é uma planilha do Numbers",
+    "Index.zip": "é uma planilha do Numbers",
+    "META-INF/container.xml": "é um livro (EPUB)",
+}
 
 
-def read_workbook(path: Path, content: bytes, kind: str) -> list[Grid]:
-    """Every sheet of cells, in the workbook's order.
+_WORKBOOK_PARTS = ("xl/", "content.xml", "mimetype", "[Content_Types]")
 
-    Args:
-        kind: ``xlsx``, ``xls`` or ``xlsb``: what the content is.
+
+@dataclass(frozen=True)
+class _Part:
+    """One sheet of an xlsx: the name of its part in the archive, and its XML."""
+
+    name: str
+    content: bytes
+
+
+def read_workbook(path: Path, content: bytes) -> list[Grid]:
+    """The sheets that hold cells, in their order.
 
     Raises:
-        DataError: encrypted or damaged.
+        DataError: a damaged file, one locked by a password, or a document of another kind.
     """
-    from python_calamine import CalamineError, CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum
+    import python_calamine as calamine
 
+    _refuse_other_documents(path, content)
+    parts = _sheet_parts(content)
+    content, parts = _without_stray_cells(content, parts)
     try:
-        parts, content = _look_into(path, content) if kind == "xlsx" else ({}, content)
-        if kind == "xlsb":
-            _refuse_stray_cells(path, content)
-        grids = []
-        with CalamineWorkbook.from_filelike(io.BytesIO(content)) as book:
-            for sheet in book.sheets_metadata:
-                if sheet.typ != SheetTypeEnum.WorkSheet:
-                    continue
-                page = book.get_sheet_by_name(sheet.name)
-                rows = [
-                    (line, cells)
-                    for line, cells in enumerate(page.to_python(skip_empty_area=False), start=1)
-                    if any(cell != "" for cell in cells)
-                ]
-                fill_merged(rows, page.merged_cell_ranges or [])
-                look = parts.get(sheet.name, _Look())
-                grids.append(
-                    Grid(
-                        rows,
-                        sheet.name,
-                        sheet.visible != SheetVisibleEnum.Visible,
-                        errors=look.errors,
-                        formulas=frozenset(look.formulas),
-                        notes=tuple(look.notes),
-                    )
-                )
-    except PasswordError:
-        raise DataError(f"{path} está protegida por senha; abra-a, retire a senha e salve de novo.") from None
-    except (CalamineError, zipfile.BadZipFile, zlib.error, ElementTree.ParseError, KeyError, ValueError, EOFError):
-        raise DataError(f"{path} não é uma planilha {kind} íntegra; abra-a e salve de novo como xlsx.") from None
-    except (NotImplementedError, RuntimeError, OSError):  # a compression or an encryption that zipfile does not have
-        raise DataError(f"{path} não pôde ser aberta; abra-a e salve de novo como xlsx.") from None
-    return grids
+        book = calamine.CalamineWorkbook.from_filelike(io.BytesIO(content))
+        sheets = [meta for meta in book.sheets_metadata if meta.typ == calamine.SheetTypeEnum.WorkSheet]
+        return [
+            _grid(
+                book.get_sheet_by_name(meta.name),
+                hidden=meta.visible != calamine.SheetVisibleEnum.Visible,
+                defects=_defects(parts.get(meta.name)),
+            )
+            for meta in sheets
+        ]
+    except calamine.PasswordError:
+        raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.") from None
+    except (calamine.CalamineError, *_BROKEN):
+        raise DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.") from None
 
 
-class _Look:
-    """What calamine does not tell of a sheet: error cells, formulas without value, cells far from all others."""
-
-    def __init__(self) -> None:
-        self.errors: dict[tuple[int, int], str] = {}
-        self.formulas: set[tuple[int, int]] = set()
-        self.notes: list[str] = []
-
-
-def _look_into(path: Path, content: bytes) -> tuple[dict[str, _Look], bytes]:
-    """The looks by sheet name, and the file without its stray cells (unfolded, one alone can take all memory)."""
-    looks, changed = {}, {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = {name.lower(): name for name in archive.namelist()}
-        if any(part.file_size > _LARGEST_PART for part in archive.infolist()):
-            raise DataError(f"{path} tem uma parte de mais de 1 GB; salve só a planilha das leituras num arquivo novo.")
-        for sheet, part in _sheet_parts(archive, names).items():
-            looks[sheet] = _Look()
-            xml = archive.read(part)
-            trimmed = _look_at(xml, looks[sheet])
-            if trimmed is not xml:
-                changed[part] = trimmed
-        if not changed:
-            return looks, content
-        stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as target:
-            for name in archive.namelist():
-                target.writestr(name, changed.get(name) or archive.read(name))
-    return looks, stream.getvalue()
+def _grid(sheet: Any, *, hidden: bool, defects: Mapping[tuple[int, int], str]) -> Grid:
+    rows = [list(cells) for cells in sheet.to_python(skip_empty_area=False)]
+    for (top, left), (bottom, _) in sheet.merged_cell_ranges or ():
+        # Downwards only: a title merged over the columns is one cell, not a value of each of them.
+        for line in range(top + 1, min(bottom + 1, len(rows))):
+            if left < len(rows[line]) and top < len(rows) and rows[line][left] in ("", None):
+                rows[line][left] = rows[top][left]
+    kept = [(line, cells) for line, cells in enumerate(rows, start=1) if any(cell_text(c).strip() for c in cells)]
+    return Grid(kept, sheet.name, hidden, defects=defects)
 
 
-def _sheet_parts(archive: zipfile.ZipFile, names: dict[str, str]) -> dict[str, str]:
-    """Sheet name -> its part in the archive, whichever namespaces the program used."""
-
-    def local(attributes: dict[str, str]) -> dict[str, str]:
-        return {name.rpartition("}")[2]: value for name, value in attributes.items()}
-
-    relations = {}
-    for element in ElementTree.fromstring(archive.read(names["xl/_rels/workbook.xml.rels"])):
-        relations[element.get("Id")] = element.get("Target", "")
-    parts = {}
-    for element in ElementTree.fromstring(archive.read(names["xl/workbook.xml"])).iter():
-        if element.tag.rpartition("}")[2] == "sheet":
-            own = {**local(element.attrib)}
-            target = relations.get(own.get("id", ""), "")
-            part = target.lstrip("/") if target.startswith("/") else f"xl/{target}"
-            if part.lower() in names and "sheets/" in part:
-                parts[own.get("name", "")] = names[part.lower()]
-    return parts
+def _refuse_other_documents(path: Path, content: bytes) -> None:
+    if not content.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+    except _BROKEN:
+        raise DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.") from None
+    what = next((what for name, what in _ZIP_DOCUMENTS.items() if name in names), None)
+    if what is None and not any(name.startswith(_WORKBOOK_PARTS) for name in names):
+        inside = next((name for name in names if not name.endswith("/")), None)
+        what = "é um arquivo compactado" + (f" (com {inside})" if inside else "")
+    if what is not None:
+        raise DataError(f"{path} {what}, não uma tabela; exporte-a, ou indique em data.path um arquivo {KINDS}.")
 
 
-def _look_at(xml: bytes, look: _Look) -> bytes:
-    found = []
-    cells = list(_CELL.finditer(xml))
-    for number, cell in enumerate(cells):
-        if cell[2] or not (reference := _REFERENCE.search(cell[1])):
+def _sheet_parts(content: bytes) -> dict[str, _Part]:
+    """Sheet's name -> its XML, of an xlsx; nothing for the other kinds, and where the file's own table is unusual."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            book = ElementTree.fromstring(archive.read("xl/workbook.xml"))
+            relations = ElementTree.fromstring(archive.read("xl/_rels/workbook.xml.rels"))
+            targets = {relation.get("Id"): relation.get("Target", "") for relation in relations}
+            parts: dict[str, _Part] = {}
+            for sheet in book.iter():
+                target = targets.get(next((v for k, v in sheet.attrib.items() if k.endswith("}id")), None))
+                if _tag(sheet) == "sheet" and target:
+                    name = target.lstrip("/") if target.startswith("/") else posixpath.normpath(f"xl/{target}")
+                    if name in archive.namelist():
+                        parts[sheet.get("name", "")] = _Part(name, archive.read(name))
+            return parts
+    except _BROKEN:
+        return {}
+
+
+def _without_stray_cells(content: bytes, parts: dict[str, _Part]) -> tuple[bytes, dict[str, _Part]]:
+    """The same file without cells that stand so far from the others that reading up to them would fill the memory."""
+    changed: dict[str, _Part] = {}
+    for sheet, part in parts.items():
+        places = [(int(row), _column(letters)) for letters, row in _CELL.findall(part.content)]
+        if max((r for r, _ in places), default=0) * max((c for _, c in places), default=0) <= max(
+            SMALL, SPARSE * len(places)
+        ):
             continue
-        end = cells[number + 1].start() if number + 1 < len(cells) else len(xml)
-        inside = xml[cell.end() : end]
-        place = int(reference[2]), _column(reference[1])
-        if b't="e"' in cell[1]:
-            value = re.search(rb"<(?:\w+:)?v>([^<]*)<", inside)
-            look.errors[place] = value[1].decode("utf-8", "replace") if value else "erro"
-        elif re.search(rb"<(?:\w+:)?f[\s>/]", inside) and not _VALUE.search(inside) and b't="str"' not in cell[1]:
-            look.formulas.add(place)
-        found.append(place)
-    if not found:
-        return xml
-    lines, columns = sorted({line for line, _ in found}), sorted({column for _, column in found})
-    area = (lines[-1] - lines[0] + 1) * (columns[-1] - columns[0] + 1)
-    if area < _SPARSE or area < 20 * len(found):
-        return xml
-    last_line, last_column = _end_of_table(lines, _GAP_ROWS), _end_of_table(columns, _GAP_COLUMNS)
-    stray = [place for place in found if place[0] > last_line or place[1] > last_column]
-    if stray:
-        line, column = stray[0]
-        look.notes.append(
-            f"⚠️ {len(stray)} {'célula solta' if len(stray) == 1 else 'células soltas'} longe da tabela não "
-            f"{'foi lida' if len(stray) == 1 else 'foram lidas'} (a primeira: {_letters(column)}{line})"
-        )
-    return _ROW.sub(lambda row: _keep(row, last_line, last_column), xml)
+        rows, columns = Counter(r for r, _ in places), Counter(c for _, c in places)
+        last_row = max((r for r, n in rows.items() if n > 1), default=min(rows))
+        last_column = max((c for c, n in columns.items() if n > 1), default=min(columns))
+        changed[sheet] = _Part(part.name, _cut(part.content, last_row, last_column))
+    if not changed:
+        return content, parts
+    stream = io.BytesIO()
+    new = {part.name: part.content for part in changed.values()}
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, new[name] if name in new else source.read(name))
+    return stream.getvalue(), parts | changed
 
 
-def _end_of_table(places: list[int], gap: int) -> int:
-    return next((a for a, b in itertools.pairwise(places) if b - a > gap), places[-1])
+def _cut(content: bytes, last_row: int, last_column: int) -> bytes:
+    tree = ElementTree.fromstring(content)
+    for row in [element for element in tree.iter() if _tag(element) == "row"]:
+        for cell in list(row):
+            place = re.fullmatch(r"([A-Z]{1,3})(\d{1,7})", cell.get("r", ""))
+            if place and (int(place[2]) > last_row or _column(place[1].encode()) > last_column):
+                row.remove(cell)
+    for size in [element for element in tree.iter() if _tag(element) == "dimension"]:
+        size.set("ref", "A1")
+    return ElementTree.tostring(tree)
 
 
-def _keep(row: re.Match[bytes], last_line: int, last_column: int) -> bytes:
-    if int(row[2]) > last_line:
-        return b""
-    cell = re.compile(rb'<(?:\w+:)?c\b[^>]*?\br="([A-Z]{1,3})\d+"[^>]*?(?:/>|>.*?</(?:\w+:)?c>)', re.DOTALL)
-    return cell.sub(lambda own: own[0] if _column(own[1]) <= last_column else b"", row[0])
+def _defects(part: _Part | None) -> dict[tuple[int, int], str]:
+    """(line, place) -> the error that a cell shows, or that it is a formula nobody has computed."""
+    if part is None or not (b't="e"' in part.content or re.search(rb"<(?:\w+:)?f[ >/]", part.content)):
+        return {}
+    found: dict[tuple[int, int], str] = {}
+    for cell in _cells(part.content):
+        place = re.fullmatch(r"([A-Z]{1,3})(\d{1,7})", cell.get("r", ""))
+        if place is None:
+            continue
+        value = next((child.text for child in cell if _tag(child) == "v"), None)
+        key = int(place[2]), _column(place[1].encode()) - 1
+        if cell.get("t") == "e":
+            found[key] = value or "#N/A"
+        elif value is None and any(_tag(child) == "f" for child in cell):
+            found[key] = FORMULA
+    return found
+
+
+def _cells(content: bytes) -> Iterator[ElementTree.Element]:
+    for _, element in ElementTree.iterparse(io.BytesIO(content)):
+        if _tag(element) == "c":
+            yield element
+        elif _tag(element) == "row":
+            element.clear()
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return str(element.tag).rsplit("}", 1)[-1]
 
 
 def _column(letters: bytes) -> int:
-    """``A`` -> 0, ``AA`` -> 26."""
+    """``A`` -> 1, ``XFD`` -> 16384."""
     number = 0
     for letter in letters:
-        number = number * 26 + letter - 64
-    return number - 1
-
-
-def _letters(column: int) -> str:
-    text, number = "", column + 1
-    while number:
-        number, rest = divmod(number - 1, 26)
-        text = chr(65 + rest) + text
-    return text
-
-
-def _refuse_stray_cells(path: Path, content: bytes) -> None:
-    """Records of BIFF12 ([MS-XLSB] 2.1.4): a type and a size of 7 bits per byte; row headers are 0, cells 1 to 11."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for name in archive.namelist():
-            if not re.fullmatch(r"xl/worksheets/[^/]+\.bin", name):
-                continue
-            data, at, lines, columns, cells = archive.read(name), 0, set(), set(), 0
-            while at < len(data):
-                kind, at = _biff_number(data, at, 2)
-                size, at = _biff_number(data, at, 4)
-                if kind == 0:
-                    line = int.from_bytes(data[at : at + 4], "little")
-                elif 2 <= kind <= 11:
-                    lines.add(line)
-                    columns.add(int.from_bytes(data[at : at + 4], "little"))
-                    cells += 1
-                at += size
-            area = (max(lines) + 1) * (max(columns) + 1) if cells else 0
-            if area > 20 * _SPARSE and area > 20 * cells:
-                raise DataError(f"{path} tem células soltas muito longe da tabela; apague-as, ou salve como xlsx.")
-
-
-def _biff_number(data: bytes, at: int, longest: int) -> tuple[int, int]:
-    number = 0
-    for place in range(longest):
-        byte = data[at] if at < len(data) else 0
-        at += 1
-        number |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:
-            break
-    return number, at
+        number = 26 * number + letter - 64
+    return number

@@ -105,15 +105,13 @@ def _read_order(config: ExperimentConfig, prompt: Mapping[str, str], table: str 
 
 def _read_prompts(table: str, sheet: str | None, columns: ColumnNames) -> Order:
     try:
-        content = read_table(find_project_file(table), sheet)
+        names = {field: name for field in RECORD_FIELDS if (name := getattr(columns, field)) is not None}
+        content = read_table(find_project_file(table), names, sheet=sheet, optional=tuple(names))
     except DataError as error:
         raise DataError(str(error).replace("data.path", "--table")) from None
-    names = {field: getattr(columns, field) for field in RECORD_FIELDS}
-    prompts = {
-        field: [cells.get(column, "") for _, cells in content.rows]
-        for field, column in names.items()
-        if column in content.columns
-    }
+    for remark in content.remarks:
+        say(remark)
+    prompts = {field: [cells.get(column, "") for _, cells in content.rows] for field, column in content.fields.items()}
     kept = [column for column in content.columns if column and column != "texto"]
     frame = pd.DataFrame([{column: cells.get(column, "") for column in kept} for _, cells in content.rows])
     index = range(len(content.rows))

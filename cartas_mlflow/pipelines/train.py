@@ -46,7 +46,9 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         keep_log(session.log_file),
         open_run(session.config.tracking, resume_run_id=session.run_id, log_file=session.log_file) as run,
     ):
-        settled = preparation.settle_base(session.config, session.config_path, overrides or {})
+        settled = preparation.settle_base(
+            session.config, session.config_path, overrides or {}, resumed=session.checkpoint is not None
+        )
         config = settled.config
         say(f"Configurações carregadas para o modelo: {config.model.name}")
 

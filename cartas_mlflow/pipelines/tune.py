@@ -24,7 +24,7 @@ from cartas_mlflow.search.known_settings import known_settings
 from cartas_mlflow.search.local_workers import LocalWorkers, threads_per_worker
 from cartas_mlflow.search.run import SearchRun, close_dead_run, open_search_run, take_over_run
 from cartas_mlflow.search.space import Space, is_searchable
-from cartas_mlflow.search.space_file import SEARCH_CONFIG, load_search
+from cartas_mlflow.search.space_file import SEARCH_CONFIG, load_search, read_space
 from cartas_mlflow.search.storage import find_storage
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench, try_settings
@@ -57,13 +57,16 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
     """
     say("=== BUSCA DE HIPERPARÂMETROS ===")
     say("1. Carregando configurações e o espaço da busca...")
-    overrides = overrides or {}
-    requested, space = load_search(config_path, overrides)
+    given = resolve_aliases(overrides or {})
+    requested, space = load_search(config_path, given)
     folder = new_folder(Path(requested.tracking.output_dir))
     with keep_log(folder / "busca.log"), _sigterm_interrupts(), _open_storage(requested) as study:
-        settled = preparation.settle_base(requested, config_path, overrides)
-        settled = _on_the_metric(settled, resolve_aliases(overrides))
+        settled = _settle_on_the_metric(requested, config_path, given)
         config = settled.config
+        source = Path(config_path).name
+        if settled.requested is not None:
+            space = read_space(config_path, config, given)  # its dimensions have to suit this base
+            source = f"{source} + {Path(str(requested.model.fallback)).name}"
         for name, where in space.described().items():
             say(f"  {name}: {where}")
 
@@ -75,15 +78,14 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
         bench = Bench(settled, data, base)
 
         say("4. Abrindo o estudo...")
-        source = requested.model.fallback if settled.requested else config_path
-        run = _join(study, bench, space, str(source), resolve_aliases(overrides))
+        run = _join(study, bench, space, source)
 
         say("5. Buscando...")
         workers = LocalWorkers(folder)
         with _ending_told(study, run, workers):
             if config.search.workers > 1:
                 _share_cores(config.search.workers)
-                workers.start(config.search.workers - 1, config_path, overrides)
+                workers.start(config.search.workers - 1, config_path, {**given, "search.study": study.name})
             complete = _work(study, run, space, bench, folder)
             workers.wait()
 
@@ -100,12 +102,11 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
         return SearchResult(run.id, study.name, len(study.trials()), best.value if best else None)
 
 
-def _on_the_metric(settled: SettledBase, given: Mapping[str, Any]) -> SettledBase:
-    """The metric of the search also chooses each trial's best epoch, unless the user wants another there."""
-    if "early_stopping.metric" in given:
-        return settled
-    chosen = {"early_stopping.metric": settled.config.search.metric}
-    return SettledBase(vary(settled.config, chosen, "search.metric"), settled.location, settled.requested)
+def _settle_on_the_metric(config: ExperimentConfig, config_path: str, given: Mapping[str, Any]) -> SettledBase:
+    """The metric of the search also chooses each trial's best epoch, on any base, unless the user wants another."""
+    firm = {"early_stopping.metric": config.search.metric, **given}
+    chosen = vary(config, {"early_stopping.metric": firm["early_stopping.metric"]}, "search.metric")
+    return preparation.settle_base(chosen, config_path, firm)
 
 
 def _open_storage(config: ExperimentConfig) -> SharedStudy:
@@ -114,14 +115,14 @@ def _open_storage(config: ExperimentConfig) -> SharedStudy:
     return SharedStudy(find_storage(store_folder()), name, config.search, _close_run_of)
 
 
-def _join(study: SharedStudy, bench: Bench, space: Space, source: str, given: Mapping[str, Any]) -> SearchRun:
+def _join(study: SharedStudy, bench: Bench, space: Space, source: str) -> SearchRun:
     config, name = bench.settled.config, study.name
     inherited, client = take_over_run(), candidates.connect()
     run_id = study.join(
         _terms(bench, space),
         space,
         config,
-        known_settings(config, source, space, client, given),
+        known_settings(config, source, space, client, space.fixed),
         lambda: open_search_run(config.tracking, inherited, f"busca {name}", {"search.study": name}),
     )
     run = SearchRun.resume(run_id, name)

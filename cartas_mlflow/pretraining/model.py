@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cartas_mlflow.pretrain_settings import PretrainShape
 from cartas_mlflow.pretraining.objective import EOS
-from cartas_mlflow.settings import PretrainShape
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

@@ -11,12 +11,13 @@ from cartas_mlflow import __version__
 from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.console import decimal, duration, say
 from cartas_mlflow.modeling.hardware import inspect_hardware
+from cartas_mlflow.pretrain_settings import PretrainSettings
 from cartas_mlflow.pretraining.base_card import CardFacts, Source, write_base_card
 from cartas_mlflow.pretraining.base_folder import write_base_folder
 from cartas_mlflow.pretraining.corpus import DomainText, PretrainingCorpus
 from cartas_mlflow.pretraining.session import PretrainingSession
 from cartas_mlflow.pretraining.training import Pretraining, evaluate_continuation, schedule_factor
-from cartas_mlflow.settings import ExperimentConfig, PretrainSettings
+from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 
 if TYPE_CHECKING:

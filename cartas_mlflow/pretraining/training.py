@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from cartas_mlflow.errors import TrainingError
+from cartas_mlflow.pretrain_settings import PretrainSettings
 from cartas_mlflow.pretraining.corpus import Document, PretrainingCorpus
 from cartas_mlflow.pretraining.loss import Kernels, compute_loss
 from cartas_mlflow.pretraining.objective import (
@@ -29,7 +30,6 @@ from cartas_mlflow.pretraining.objective import (
     make_example,
 )
 from cartas_mlflow.pretraining.optimizers import build_optimizers
-from cartas_mlflow.settings import PretrainSettings
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

@@ -16,7 +16,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from cartas_mlflow.data.cleaning import clean_text
+from cartas_mlflow.data.cells import clean_text
 from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ServingSettings
 
 PARAMETERS: dict[str, tuple[str, float, float]] = {

@@ -6,13 +6,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from cartas_mlflow.config import stated_settings
 from cartas_mlflow.console import say
+from cartas_mlflow.errors import SettingError
 from cartas_mlflow.registry.promotion import champion_of
 from cartas_mlflow.search.space import Known, Space, is_searchable
 from cartas_mlflow.settings import ExperimentConfig, flatten, setting_names
+from cartas_mlflow.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,9 +56,10 @@ def _champions_settings(client: MlflowClient, name: str) -> Known | None:
         return None
     try:
         text = mlflow.artifacts.load_text(f"runs:/{champion.run_id}/config/config_resolved.yaml")
-    except (MlflowException, OSError):
-        say(f"⚠️ A execução da campeã (versão {champion.version}) não está mais aqui; suas configurações ficam fora.")
+        tree = parse_yaml(text.encode(), "config_resolved.yaml")
+    except (MlflowException, OSError, UnicodeDecodeError, SettingError):
+        say(f"⚠️ A execução da campeã (versão {champion.version}) não está mais inteira; suas configurações ficam fora.")
         return None
     names = setting_names()
-    values = {key: value for key, value in flatten(yaml.safe_load(text)).items() if key in names}
+    values = {key: value for key, value in flatten(tree).items() if key in names}
     return Known(f"campeã (versão {champion.version})", values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.settings import ExperimentConfig
@@ -82,10 +82,12 @@ class Known:
 
 @dataclass(frozen=True)
 class Space:
-    """``dimensions``: those that others depend on come first; ``constants``: what every trial has alike."""
+    """``dimensions``: those that others depend on come first; ``constants``: what every trial has alike; ``fixed``: the
+    settings that the user decided."""
 
     dimensions: tuple[Dimension, ...]
     constants: Mapping[str, Any]
+    fixed: frozenset[str] = field(default=frozenset(), compare=False)
 
     def suggest(self, trial: Trial, config: ExperimentConfig, given: Mapping[str, Any]) -> dict[str, Any]:
         """The trial's values: constants, the values it was given (recipes have some), and what the sampler chooses."""

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from cartas_mlflow.config import check_name, load_config, read_search_space, resolve_aliases, vary
+from cartas_mlflow.config import load_config, read_search_space, resolve_aliases, vary
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.search.space import FIXED, Dimension, Space, Value, is_searchable, same_value
+from cartas_mlflow.setting_checks import check_name
 from cartas_mlflow.settings import ExperimentConfig, setting_names
 
 SEARCH_CONFIG = "configs/tune.yaml"
@@ -29,14 +30,26 @@ KINDS = {"float": {"low", "high", "log", "step"}, "int": {"low", "high", "log", 
 def load_search(config_path: str, overrides: Mapping[str, Any]) -> tuple[ExperimentConfig, Space]:
     """The settings and the space: everything that a user can get wrong before anything is loaded.
 
-    A configuration without a space of its own takes that of :data:`SEARCH_CONFIG`.
-
     Raises:
         SettingError: a setting, or a dimension of the space, that cannot be.
     """
     config = load_config(config_path, overrides)
-    raw = read_search_space(config_path) or read_search_space(SEARCH_CONFIG) or {}
-    return config, parse_space(raw, config, tuple(resolve_aliases(overrides)))
+    return config, read_space(config_path, config, overrides)
+
+
+def read_space(config_path: str, config: ExperimentConfig, overrides: Mapping[str, Any]) -> Space:
+    """The space that a search with these settings has.
+
+    What the user typed is no longer looked for, nor what their file states when it inherits its space. A configuration
+    without a space takes that of :data:`SEARCH_CONFIG`; there, its own values replace those that all trials have alike.
+
+    Raises:
+        SettingError: a dimension of the space that cannot be.
+    """
+    written = read_search_space(config_path, SEARCH_CONFIG)
+    dimensions = {name for name, entry in _flat_entries(written.entries).items() if isinstance(entry, Mapping)}
+    stated = written.nearer - dimensions if written.borrowed else written.nearer
+    return parse_space(written.entries, config, (*resolve_aliases(overrides), *sorted(stated)))
 
 
 def parse_space(raw: Mapping[str, Any], config: ExperimentConfig, fixed: Sequence[str] = ()) -> Space:
@@ -44,7 +57,7 @@ def parse_space(raw: Mapping[str, Any], config: ExperimentConfig, fixed: Sequenc
 
     Args:
         raw: dotted setting (or section -> map) -> dimension, or a plain value for all trials.
-        fixed: settings that the user gave a value for, which therefore stand for all trials.
+        fixed: settings that the user decided, which therefore stand for all trials.
 
     Raises:
         SettingError: an unknown setting, one that no search varies, a dimension that cannot be, or a value that the
@@ -64,7 +77,7 @@ def parse_space(raw: Mapping[str, Any], config: ExperimentConfig, fixed: Sequenc
     if not dimensions:
         raise SettingError("O espaço da busca não varia nenhuma configuração; dê um intervalo a ao menos uma.")
     flat = settled.flat()
-    return Space(_in_order(dimensions, flat), {name: flat[name] for name in constants})
+    return Space(_in_order(dimensions, flat), {name: flat[name] for name in constants}, frozenset(fixed))
 
 
 def _flat_entries(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -72,12 +85,13 @@ def _flat_entries(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     sections = {name.rsplit(".", 1)[0] for name in setting_names()}
     for key, value in raw.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name in sections:
-            entries |= _flat_entries(value, f"{name}.")
-        elif value is None:
+        inside = isinstance(value, Mapping) and name in sections
+        if value is None:
             raise SettingError(f"{name} (espaço da busca) está sem valor; dê um intervalo, ou retire a linha.")
-        else:
-            entries[name] = value
+        for entry, content in _flat_entries(value, f"{name}.").items() if inside else ((name, value),):
+            if entry in entries:
+                raise SettingError(f"{entry} (espaço da busca) aparece duas vezes; deixe só uma.")
+            entries[entry] = content
     return entries
 
 
@@ -94,7 +108,7 @@ def _check_searchable(name: str) -> None:
 
 def _dimension(name: str, entry: Mapping[str, Any], config: ExperimentConfig) -> Dimension:
     kind = entry.get("type")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         near = difflib.get_close_matches(str(kind), KINDS, n=1, cutoff=0.4)
         said = f"type: {kind} não existe" if kind is not None else "falta type"
         raise SettingError(

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cartas_mlflow.config import load_config
+from cartas_mlflow.config import StandIn, stand_in
 from cartas_mlflow.console import decimal, say, say_box
-from cartas_mlflow.data.cleaning import clean_text
-from cartas_mlflow.data.encoding import EncodedTexts, encode_texts
+from cartas_mlflow.data.encoding import EncodedTexts, encode_texts, unknown_characters
+from cartas_mlflow.data.oddities import count_words, describe_oddities, listed
 from cartas_mlflow.data.prompts import make_prompt, prompt_template
 from cartas_mlflow.data.records import Record, Records, load_records
 from cartas_mlflow.data.splitting import Split, split_records
-from cartas_mlflow.data.tables import list_lines
+from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
 from cartas_mlflow.modeling.loading import Quantization, choose_quantization, load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import ParameterCount, attach_adapter, count_parameters
 from cartas_mlflow.modeling.precision import Precision, activation_bytes, choose_micro_batch, choose_precision
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.run import param_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FEW_VALIDATION = 10
-"""Validation readings below which a metric says little: one of them weighs a tenth."""
+
+BOX_WIDTH = 76
+"""Characters that a terminal of 80 leaves inside a box."""
+_WRAPPED = textwrap.TextWrapper(BOX_WIDTH, subsequent_indent="      ", break_on_hyphens=False)
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,15 @@ class Setup:
         return self.settled.config
 
 
-def settle_base(config: ExperimentConfig, config_path: str | Path, overrides: Mapping[str, Any]) -> SettledBase:
-    """Find the base; where it cannot be had, take the fallback's settings and say so.
+def settle_base(
+    config: ExperimentConfig, config_path: str | Path, overrides: Mapping[str, Any], *, resumed: bool = False
+) -> SettledBase:
+    """Find the base; where it cannot be had, take the fallback's in its place and say all that changes with it.
+
+    Args:
+        config_path: where the settings come from, as the console names it.
+        overrides: what the user typed: it outlasts the fallback.
+        resumed: an earlier training goes on, which it can only do on its own base.
 
     Raises:
         BaseModelError: no base, and ``model.fallback=none``; or a base that is no base.
@@ -95,61 +106,60 @@ def settle_base(config: ExperimentConfig, config_path: str | Path, overrides: Ma
     try:
         location = find_base(config.model)
     except BaseUnreachable as unreachable:
+        if resumed:
+            raise BaseModelError(
+                f"O treinamento de {config_path} usa o modelo base {unreachable.name}, que não está neste computador, "
+                f"e {unreachable.reason}; conecte-se à rede e repita o comando."
+            ) from None
         if config.model.fallback is None:
             raise
-        fallen = load_config(config_path, overrides, fallback=config.model.fallback)
-        location = find_base(fallen.model)
-        say_box(
-            "AVISO: o modelo base pedido não está sendo usado.\n"
-            f"Pedido: {unreachable.name}\n"
-            f"Motivo: {unreachable.reason}\n"
-            f"Em uso: {location.description}\n"
-            f"Configuração: {config.model.fallback} (taxa de aprendizado, módulos LoRA e geração próprios)\n"
-            "Para exigir o modelo pedido: -P model.fallback=none"
-        )
-        return SettledBase(fallen, location, unreachable.name)
+        fallen = stand_in(config, overrides)
+        location = find_base(fallen.config.model)
+        say_box(_fallback_notice(unreachable, location, config.model.fallback, fallen))
+        return SettledBase(fallen.config, location, unreachable.name)
     say(f"Modelo base encontrado: {location.description}")
     return SettledBase(config, location)
 
 
+def _fallback_notice(unreachable: BaseUnreachable, location: BaseLocation, file: str, fallen: StandIn) -> str:
+    """What is used instead, and each setting that changes, old → new."""
+    lines = [
+        "AVISO: o modelo base pedido não está sendo usado.",
+        f"Pedido: {unreachable.name}",
+        f"Motivo: {unreachable.reason}",
+        f"Em uso: {location.description}",
+        f"Configuração: {file}",
+        "Muda só o que depende do modelo base:",
+    ]
+    for name, (old, new) in fallen.changed.items():
+        lines += _change(name, param_text(old), param_text(new))
+    for names, sentence in (
+        (fallen.not_taken, "Fica o seu, porque não depende do modelo base"),
+        (fallen.yielding, f"Fica o seu, porque não combina com {Path(file).name}"),
+    ):
+        lines += _WRAPPED.wrap(f"{sentence}: {', '.join(names)}") if names else []
+    return "\n".join([*lines, "Para exigir o modelo pedido: -P model.fallback=none"])
+
+
+def _change(name: str, old: str, new: str) -> list[str]:
+    whole = f"  {name}: {old} → {new}"
+    if len(whole) <= BOX_WIDTH:
+        return [whole]
+    return [*_WRAPPED.wrap(f"  {name}: {old}"), *_WRAPPED.wrap(f"      → {new}")]
+
+
 def load_data(config: ExperimentConfig) -> Records:
-    """Read and clean the table, and tell how it was read, what was left out, and its figures."""
+    """Read and clean the table, and tell its figures."""
     records = load_records(config.data)
-    table = records.table
-    if table.sheet is not None:
-        say(f"Planilha: {clean_text(table.sheet)} (cabeçalho na linha {table.header_line})")
-    elif table.header_line > 1:
-        say(f"Cabeçalho na linha {table.header_line}")
-    for note in table.notes:
-        say(note)
+    for remark in records.table.remarks:
+        say(remark)
     say(f"Dados carregados: {records.read} registros")
-    for line in describe_left_out(records):
-        say(line)
-    if records.shared_texts:
-        say(f"⚠️ {records.shared_texts} leituras têm um texto que aparece em mais de um registro (mantidas)")
+    for oddity in describe_oddities(records):
+        say(f"⚠️ {oddity}")
     say(f"Dados após validação/limpeza: {len(records.rows)} registros válidos")
     say(f"Cartas únicas: {records.cards}")
     say(f"Comprimento médio: {decimal(records.mean_length, 1)} caracteres")
     return records
-
-
-def describe_left_out(records: Records) -> Iterator[str]:
-    """Why rows were left out, and their lines; a sentence for each reason."""
-    if records.errors:
-        dropped = _count(len(records.errors), "linha descartada", "linhas descartadas")
-        cells = [f"linha {line}, coluna {column}: {error}" for line, column, error in records.errors]
-        yield f"⚠️ {dropped} por erro de planilha ({_first(cells, '; ')})"
-    if records.formulas:
-        dropped = _count(len(records.formulas), "linha descartada", "linhas descartadas")
-        lines = list_lines([line for line, _ in records.formulas])
-        yield f"⚠️ {dropped} por fórmula sem valor calculado (no arquivo: {lines}); abra-o no Excel e salve de novo"
-    if records.empty:
-        line, column = records.empty[0]
-        dropped = _count(len(records.empty), "linha descartada", "linhas descartadas")
-        yield f"⚠️ {dropped} por célula vazia (a primeira: linha {line}, coluna {column})"
-    if records.repeated:
-        dropped = _count(len(records.repeated), "linha repetida descartada", "linhas repetidas descartadas")
-        yield f"⚠️ {dropped} (no arquivo: {list_lines(records.repeated)})"
 
 
 def split_data(config: ExperimentConfig, records: Records) -> PreparedData:
@@ -157,15 +167,11 @@ def split_data(config: ExperimentConfig, records: Records) -> PreparedData:
     template = prompt_template(config.data)
     split = split_records(records, config.data.validation_fraction, config.data.split_seed)
     say(f"Dataset dividido: {len(split.train)} treino, {len(split.validation)} validação")
+    if split.single:
+        one = count_words(len(split.single), "carta tem uma leitura só e fica", "cartas têm uma leitura só e ficam")
+        say(f"⚠️ {one} inteira no treino, sem medida: {listed(split.single)}".replace("ficam inteira", "ficam inteiras"))
     if split.unseen:
-        unseen = _count(len(split.unseen), "carta da validação não está", "cartas da validação não estão")
-        say(f"⚠️ {unseen} no treino: {_first(split.unseen)}")
-    elif split.single:
-        single = _count(len(split.single), "carta com uma só leitura fica", "cartas com uma só leitura ficam")
-        say(f"⚠️ {single} inteira{'s' * (len(split.single) > 1)} no treino: {_first(split.single)}")
-    if len(split.validation) < FEW_VALIDATION:
-        few = _count(len(split.validation), "leitura", "leituras")
-        say(f"⚠️ Com {few} de validação as métricas são só uma indicação; acrescente leituras quando puder")
+        say(f"⚠️ Só na validação, porque todas as cartas têm uma leitura só: {listed(split.unseen)}")
     data = PreparedData(records, split, template)
     say(f"Exemplo de pedido: {data.prompts(split.train[:1])[0]}")
     return data
@@ -216,28 +222,13 @@ def tokenize_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData
     train, validation = sides
     say(f"Tokenização concluída: {len(train.dataset)} treino, {len(validation.dataset)} validação")
     say(f"Tokens: até {train.longest[0]} no pedido e {train.longest[1]} na leitura (limite: {config.data.max_length})")
-    truncated, unknown = train.truncated + validation.truncated, train.unknown + validation.unknown
+    truncated = train.truncated + validation.truncated
     if truncated:
-        cut = _count(truncated, "texto cortado", "textos cortados")
+        cut = count_words(truncated, "texto cortado", "textos cortados")
         say(f"⚠️ {cut} em {config.data.max_length} tokens; aumente data.max_length")
-    if unknown:
-        say(f"⚠️ Fora do vocabulário do modelo, e por isso perdidos: {_first(describe_lost(data, train, validation))}")
+    if train.unknown + validation.unknown:
+        say(f"⚠️ Fora do vocabulário do modelo, e por isso perdidos: {_lost_characters(base, data)}")
     return train, validation
-
-
-def describe_lost(data: PreparedData, train: EncodedTexts, validation: EncodedTexts) -> list[str]:
-    """``🌙 ×3 (linhas 4, 9, 12)`` for each lost character, the most frequent first."""
-    lines = dict(zip((row.id for row in data.records.rows), data.records.lines, strict=True))
-    where: dict[str, list[int]] = {}
-    for records, side in ((data.split.train, train), (data.split.validation, validation)):
-        for character, places in side.lost.items():
-            where.setdefault(character, []).extend(lines[records[place].id] for place in places)
-    ordered = sorted(where, key=lambda character: -len(where[character]))
-    return [
-        f"{character} ×{len(where[character])} (linha{'s' * (len(set(where[character])) > 1)} "
-        f"{list_lines(sorted(set(where[character])))})"
-        for character in ordered
-    ]
 
 
 def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
@@ -256,14 +247,16 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
         ),
     )
     pieces = config.training.batch_size // micro
-    cut = _count(pieces, "acumulação", "acumulações")
+    cut = count_words(pieces, "acumulação", "acumulações")
     say(f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {cut})")
     return micro
 
 
-def _first(texts: Sequence[str], separator: str = ", ") -> str:
-    return separator.join(texts[:10]) + (f"{separator}…" if len(texts) > 10 else "")
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+def _lost_characters(base: LoadedBase, data: PreparedData) -> str:
+    texts = [" ".join((*record.fields(), record.texto)) for record in data.records.rows]
+    lost = unknown_characters(base.tokenizer, texts)
+    return "; ".join(
+        f"{character} ×{sum(text.count(character) for text in texts)} "
+        f"(linha {listed([data.records.lines[row] for row in rows], 5)})"
+        for character, rows in lost.items()
+    )

@@ -44,9 +44,10 @@ def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
     session.remember(run, config, split_table(data))
     run.name(run_name(config))
     run.describe(f"**Em treinamento:** {run_name(config)}.")
+    if session.checkpoint is None:  # a training that goes on has its stand-in under its own name
+        run.set_tags({"base_model.fallback": str(setup.settled.requested is not None).lower()})
     run.set_tags(
         {
-            "base_model.fallback": str(setup.settled.requested is not None).lower(),
             "cartas_mlflow.version": __version__,
             **{f"metric.{name}": signature for name, signature in metric_signatures().items()},
         }

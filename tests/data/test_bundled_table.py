@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from cartas_mlflow.data.cleaning import clean_text
+from cartas_mlflow.data.cells import clean_text
 from cartas_mlflow.data.records import Records, load_records
 from cartas_mlflow.data.splitting import split_records
 from cartas_mlflow.settings import DataSettings

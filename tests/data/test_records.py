@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import math
 import random
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,68 +165,46 @@ def test_every_card_stands_on_both_sides_in_its_share(fraction: float, held_out:
     assert max(validation.values()) - min(validation.values()) <= 1
 
 
-def test_the_smallest_table_that_can_be_split_is_split(tmp_path: Path) -> None:
-    rows = [reading(card, text) for card in ("O Sol", "A Lua") for text in ("um", "dois")]
-    split = split_records(load_records(write(tmp_path / "t.csv", *rows)), 0.15 * 3, 42)
-    assert cards_of(split.train) == cards_of(split.validation) == {"O Sol": 1, "A Lua": 1}
+UNEVEN = {
+    "30 readings of 20 cards": ({f"Carta {n:02d}": 2 if n < 10 else 1 for n in range(20)}, 0.15, 5),
+    "a dozen": ({"O Sol": 6, "A Lua": 6}, 0.15, 2),
+    "a card too rare for its share": ({"O Sol": 100, "A Lua": 2}, 0.15, 16),
+    "nearly all for validation": ({"O Sol": 9, "A Lua": 9, "A Torre": 9}, 0.95, 24),
+    "less than one a card for validation": ({"O Sol": 9, "A Lua": 9, "A Torre": 9}, 0.05, 2),
+    "three single cards": ({"O Sol": 20, "A Lua": 20, "a": 1, "b": 1, "c": 1}, 0.15, 7),
+    "nothing but single cards": ({f"Carta {n}": 1 for n in range(20)}, 0.15, 3),
+    "one card": ({"O Sol": 40}, 0.15, 6),
+}
 
 
-def table_of(path: Path, counts: Sequence[int]) -> DataSettings:
-    rows = [
-        reading(f"Carta {card:02d}", f"{card} {number}") for card, count in enumerate(counts) for number in range(count)
-    ]
-    return write(path, *rows)
-
-
-@pytest.mark.parametrize(
-    ("counts", "fraction", "held_out"),
-    [
-        ([100, 2], 0.9, 92),
-        ([1] * 10 + [2] * 10, 0.15, 5),
-        ([1] * 3 + [3] * 19, 0.15, 9),
-        ([1] * 19 + [11], 0.15, 5),
-        ([1] * 19 + [11], 0.5, 10),
-        ([13], 0.15, 2),
-        ([3] * 4, 0.01, 1),
-        ([2, 1], 0.5, 1),
-        ([1, 2, 40, 2, 1], 0.5, 23),
-    ],
-)
-def test_a_small_or_uneven_table_is_split_as_evenly_as_it_can_be(
-    counts: list[int], fraction: float, held_out: int, tmp_path: Path
+@pytest.mark.parametrize(("counts", "fraction", "held_out"), UNEVEN.values(), ids=UNEVEN.keys())
+def test_small_and_uneven_tables_are_split_as_evenly_as_they_can_be(
+    counts: dict[str, int], fraction: float, held_out: int, tmp_path: Path
 ) -> None:
-    split = split_records(load_records(table_of(tmp_path / "t.csv", counts)), fraction, 42)
+    rows = [reading(card, f"{card} {number}") for card, count in counts.items() for number in range(count)]
+    records = load_records(write(tmp_path / "t.csv", *rows))
+    split = split_records(records, fraction, 42)
     train, validation = cards_of(split.train), cards_of(split.validation)
+    assert train + validation == Counter(counts)
     assert sum(validation.values()) == held_out
-    assert len(train) == len(counts)  # every card can be learned
-    assert len(split.single) == counts.count(1)
-    assert split.unseen == ()
-    assert not set(split.single) & set(validation)
+    single = {card for card, count in counts.items() if count == 1}
+    if single != counts.keys():
+        assert train.keys() == counts.keys()
+        assert set(split.single) == single
+        shares = {card: held_out * (count - 1) / (len(rows) - len(counts)) for card, count in counts.items()}
+        assert all(abs(validation[card] - share) <= 1 for card, share in shares.items())
+    assert set(split.unseen) == counts.keys() - train.keys()
+    assert split == split_records(records, fraction, 42)
 
 
-def test_where_every_card_has_one_reading_some_can_only_be_validated(tmp_path: Path) -> None:
-    split = split_records(load_records(table_of(tmp_path / "t.csv", [1] * 13)), 0.15, 42)
-    assert (len(split.train), len(split.validation), len(split.unseen)) == (11, 2, 2)
+def test_fewer_than_a_dozen_readings_are_no_table(tmp_path: Path) -> None:
+    records = load_records(write(tmp_path / "t.csv", *(reading("O Sol", f"{number}") for number in range(11))))
+    with pytest.raises(DataError, match=r"t\.csv tem só 11 leituras válidas, e são precisas pelo menos 12; "):
+        split_records(records, 0.15, 42)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_table_that_scikit_learn_can_split_is_split_as_scikit_learn_splits_it(seed: int) -> None:
-    from sklearn.model_selection import train_test_split
-
-    records = load_records(DataSettings())
-    drawn = random.Random(seed)
-    rows = tuple(drawn.sample(records.rows, drawn.randint(200, 460)))
-    fraction = drawn.choice([0.15, 0.2, 0.35])
-    ordered = sorted(rows, key=lambda row: row.id)
-    _, expected = train_test_split(
-        ordered,
-        test_size=math.ceil(len(rows) * fraction),
-        random_state=seed,
-        stratify=[row.carta for row in ordered],
-    )
-    assert set(split_records(replace(records, rows=rows), fraction, seed).validation) == set(expected)
-
-
-def test_a_single_reading_cannot_be_split(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="tem só 1 leitura"):
-        split_records(load_records(table_of(tmp_path / "t.csv", [1])), 0.15, 42)
+def test_one_word_in_several_spellings_is_one_word_and_told(tmp_path: Path) -> None:
+    cards = ["O Sol", "O Sol", "o sol", "O  SOL.", "A Lua", "A Força", "A Forca"]
+    records = load_records(write(tmp_path / "t.csv", *(reading(card, f"{n}") for n, card in enumerate(cards))))
+    assert cards_of(records.rows) == {"O Sol": 4, "A Lua": 1, "A Força": 2}
+    assert records.spellings == {"carta": {"o sol": "O Sol", "O SOL.": "O Sol", "A Forca": "A Força"}}

@@ -30,7 +30,7 @@ FIELDS = ["carta", "evento", "secao", "tema"]
 SUN = {"carta": "O Louco", "evento": "Ano Novo", "secao": "Luz", "tema": "Amor"}
 READERS: dict[str, Callable[..., pd.DataFrame]] = {
     "csv": pd.read_csv,
-    "xlsx": pd.read_excel,
+    "xlsx": lambda path: pd.read_excel(path, engine="openpyxl"),
     "jsonl": lambda path: pd.read_json(path, lines=True),
     "parquet": pd.read_parquet,
 }

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hub_stand_in
 import mlflow.artifacts
 import pytest
 import yaml
@@ -280,6 +281,34 @@ def test_the_same_command_goes_on_with_the_study_and_adds_only_what_is_missing(
     parents = {run.info.run_id for run in searched.runs() if run.data.tags.get("search.study") == "noite"}
     assert parents == {result.run_id}
     assert MlflowClient(searched.uri).get_run(result.run_id).info.status == "FINISHED"
+
+
+def test_without_a_hub_the_table_the_trials_and_the_space_stay_the_user_s(
+    place: Place, tiny_base: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", f"{hub_stand_in.closed_port()}/{{repo_id}}"
+    )
+    reserve = {
+        "extends": "configs/default.yaml",
+        "model": {"name": str(tiny_base), "fallback": None},
+        "lora": {"dropout": 0, "target_modules": ["all-linear"]},
+        "early_stopping": {"metric": "bleu"},
+        "search": {"trials": 99},
+    }
+    (place.folder / "reserva.yaml").write_text(yaml.safe_dump(reserve), encoding="utf-8")
+    own = yaml.safe_load(Path(place.config).read_text(encoding="utf-8"))
+    own |= {"model": {"fallback": "reserva.yaml"}, "space": {"training.epochs": 1, "lora.r": own["space"]["lora.r"]}}
+    Path(place.config).write_text(yaml.safe_dump(own), encoding="utf-8")
+    assert place.tune(trials=3, search__metric="chrf").trials == 3
+    third = place.trials()[2].data
+    assert third.tags["trial.label"] == "busca.yaml + reserva.yaml"
+    assert third.params["data.path"] == str(place.folder / "leituras.csv")
+    assert (third.params["training.epochs"], third.params["generation.max_new_tokens"]) == ("1", "16")
+    assert (third.params["model.resolved"], third.params["lora.dropout"]) == (str(tiny_base), "0.0")
+    assert third.params["early_stopping.metric"] == "chrf", "the search's own, on any base"
+    assert not any("early_stopping.metric" in line for line in said), "which no box says to change"
+    assert {run.data.tags.get("base_model.fallback") for run in place.trials()} == {"true"}
 
 
 def test_a_study_begun_on_other_readings_is_not_gone_on_with(searched: Place, tmp_path: Path) -> None:

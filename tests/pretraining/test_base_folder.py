@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from cartas_mlflow.errors import DataError, SettingError
+from cartas_mlflow.pretrain_settings import PretrainShape
 from cartas_mlflow.pretraining.base_card import CardFacts, Source, read_sources, write_base_card
 from cartas_mlflow.pretraining.base_folder import write_base_folder
 from cartas_mlflow.pretraining.model import build_model
 from cartas_mlflow.pretraining.vocabulary import padded_vocabulary_size, train_vocabulary
-from cartas_mlflow.settings import PretrainShape
 
 TEXTS = [
     f"A casa número {n} fica no alto do morro, e a avó abre a janela às {n} horas. Ninguém dorme." for n in range(80)

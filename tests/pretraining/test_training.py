@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cartas_mlflow.errors import TrainingError
+from cartas_mlflow.pretrain_settings import PretrainSettings, PretrainShape
 from cartas_mlflow.pretraining.corpus import Document, PretrainingCorpus
 from cartas_mlflow.pretraining.loss import compute_loss
 from cartas_mlflow.pretraining.model import build_model
@@ -32,7 +33,6 @@ from cartas_mlflow.pretraining.training import (
     evaluate_continuation,
     schedule_factor,
 )
-from cartas_mlflow.settings import PretrainSettings, PretrainShape
 
 VOCABULARY = 128
 SHAPE = PretrainShape(d_model=64, d_ff=64, heads=1, encoder_layers=1, decoder_layers=2)

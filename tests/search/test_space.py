@@ -12,7 +12,7 @@ import yaml
 from cartas_mlflow.config import load_config, vary
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.search.space import Known, Space
-from cartas_mlflow.search.space_file import SEARCH_CONFIG, load_search, parse_space
+from cartas_mlflow.search.space_file import SEARCH_CONFIG, load_search, parse_space, read_space
 from cartas_mlflow.settings import ExperimentConfig
 
 RATE = {"training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}}
@@ -197,6 +197,13 @@ def test_the_space_in_words() -> None:
         ("early_stopping.metric: bleu", "é search.metric que escolhe a época"),
         ("training.epochs: 6", "não varia nenhuma configuração"),
         ("lora.r:", "lora.r (espaço da busca) está sem valor"),
+        ("lora.r: {type: [int], low: 1, high: 3}", "lora.r (espaço da busca): type: ['int'] não existe"),
+        ("lora.r: {type: {int: 1}, low: 1, high: 3}", "type: {'int': 1} não existe"),
+        ("lora.r: {type: int, low: 1, high: 2}\nlora: {r: 3}", "lora.r (espaço da busca) aparece duas vezes"),
+        ("lora.alpha: {type: float, low: 1, high: .inf}", "lora.alpha=inf (espaço da busca) não serve"),
+        ("lora.alpha: {type: float, low: .nan, high: 3}", "lora.alpha=nan (espaço da busca) não serve"),
+        (f"lora.alpha: {{type: float, low: 1, high: 0x{'f' * 190}}}", "(espaço da busca) não serve: deve ser no"),
+        ("lora.target_modules: {type: categorical, choices: [[[a]], [b]]}", "lora.target_modules"),
         ("training.epochs: vinte\nlora.r: {type: int, low: 1, high: 2}", "epochs=vinte (espaço da busca) não serve"),
     ],
 )  # fmt: skip
@@ -238,3 +245,84 @@ def test_the_short_names_stand_for_the_searchs_settings() -> None:
     config, _ = load_search(SEARCH_CONFIG, {"trials": "30", "study": "noite", "workers": "2", "promote": "true"})
     assert (config.search.trials, config.search.study, config.search.workers) == (30, "noite", 2)
     assert config.registry.register_model
+
+
+OWN_SPACE = (
+    "space: {training.epochs: 6, lora.r: {type: int, low: 2, high: 64}, lora.alpha: {type: float, low: 1, high: 9}}"
+)
+WHO_DECIDES = {
+    # files, what is typed; what is looked for, what every trial has alike
+    "the space over the file that it stands in": (
+        {"eu.yaml": f"training: {{epochs: 2}}\nlora: {{r: 8}}\n{OWN_SPACE}"},
+        {},
+        {"lora.r", "lora.alpha"},
+        {"training.epochs": 6},
+    ),
+    "a file over the space that it inherits": (
+        {"eu.yaml": "extends: pai.yaml\ntraining: {epochs: 2}\nlora: {r: 8}", "pai.yaml": OWN_SPACE},
+        {},
+        {"lora.alpha"},
+        {},
+    ),
+    "a file over its parent's parent's space": (
+        {"eu.yaml": "extends: pai.yaml", "pai.yaml": "extends: avo.yaml\nlora: {alpha: 2}", "avo.yaml": OWN_SPACE},
+        {},
+        {"lora.r"},
+        {"training.epochs": 6},
+    ),
+    "a space over the parents of its file": (
+        {"eu.yaml": f"extends: pai.yaml\n{OWN_SPACE}", "pai.yaml": "training: {epochs: 2}\nlora: {r: 8}"},
+        {},
+        {"lora.r", "lora.alpha"},
+        {"training.epochs": 6},
+    ),
+    "what is typed over the space": (
+        {"eu.yaml": OWN_SPACE},
+        {"epochs": "3", "lora.alpha": "4"},
+        {"lora.r"},
+        {},
+    ),
+    "a recipe's own epochs over the borrowed space's, whose dimensions stay": (
+        {"eu.yaml": "extends: configs/default.yaml\ntraining: {epochs: 2}\nlora: {r: 8}"},
+        {},
+        {dimension.name for dimension in load_search(SEARCH_CONFIG, {})[1].dimensions},
+        {},
+    ),
+    "the borrowed space over the recipe that it comes from itself": (
+        {"eu.yaml": "extends: configs/default.yaml"},
+        {},
+        {dimension.name for dimension in load_search(SEARCH_CONFIG, {})[1].dimensions},
+        {"training.epochs": 6},
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "typed", "searched", "constants"), WHO_DECIDES.values(), ids=WHO_DECIDES.keys())
+def test_where_a_space_and_settings_meet_it_is_known_who_decides(
+    files: dict[str, str],
+    typed: dict[str, str],
+    searched: set[str],
+    constants: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        Path(name).write_text(text, encoding="utf-8")
+    config, space = load_search("eu.yaml", typed)
+    assert {dimension.name for dimension in space.dimensions} == searched
+    assert dict(space.constants) == constants
+    assert config.training.epochs == (3 if "epochs" in typed else load_config("eu.yaml").training.epochs)
+
+
+def test_the_space_stays_the_user_s_on_a_fallback_and_has_to_suit_it(tmp_path: Path) -> None:
+    entries = "generation.min_new_tokens: {type: int, low: 0, high: 90}"
+    path = tmp_path / "eu.yaml"
+    path.write_text(f"space: {{{entries}, lora.dropout: {{type: float, low: 0, high: 0.5}}}}", encoding="utf-8")
+    fallen = load_config(path, fallback="configs/mini.yaml")
+    space = read_space(str(path), fallen, {})
+    assert [dimension.name for dimension in space.dimensions] == ["generation.min_new_tokens", "lora.dropout"]
+    path.write_text(f"space: {{{entries.replace('90', '120')}}}", encoding="utf-8")
+    assert len(load_search(str(path), {})[1].dimensions) == 1
+    with pytest.raises(SettingError, match=r"generation\.min_new_tokens"):
+        read_space(str(path), fallen, {})

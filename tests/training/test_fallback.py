@@ -8,10 +8,13 @@ from pathlib import Path
 import hub_stand_in
 import pytest
 import yaml
+from finished import Trained
+from mlflow import MlflowClient
 
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.modeling.base import BaseUnreachable
+from cartas_mlflow.pipelines.train import train
 from cartas_mlflow.training.preparation import SettledBase, settle_base
 
 ASKED = "unicamp-dl/ptt5-base-portuguese-vocab"
@@ -117,3 +120,78 @@ def test_a_base_that_is_here_needs_no_fallback(fallback: str, tiny_base: Path, s
     assert settled.requested is None
     assert settled.config.training.learning_rate == 2e-5
     assert said == [f"Modelo base encontrado: pasta local {tiny_base}"]
+
+
+def test_the_box_lists_each_setting_that_changes_and_fits_a_terminal(
+    tiny_base: Path, tmp_path: Path, said: list[str]
+) -> None:
+    path = write(tmp_path / "eu.yaml", {"generation": {"do_sample": True}, "model": {"fallback": "configs/mini.yaml"}})
+    config = load_config(path)
+    settled = settle_base(config, path, {})
+    box = [line.strip("│ ") for line in said]
+    before, after = config.flat(), settled.config.flat()
+    changed = [name for name in before if before[name] != after[name]]
+    assert [line.partition(":")[0] for line in box if line.partition(":")[0] in before] == changed
+    assert "training.learning_rate: 2e-05 → 0.001" in box
+    assert "Fica o seu, porque não combina com mini.yaml: generation.num_beams" in box
+    assert max(map(len, said)) <= 80
+
+
+def test_what_a_fallback_says_of_anything_but_the_base_is_not_taken_and_said(
+    fallback: str, tmp_path: Path, said: list[str]
+) -> None:
+    content = yaml.safe_load(Path(fallback).read_text(encoding="utf-8"))
+    content["training"]["epochs"], content["data"] = 50, {"path": "outra.csv"}
+    settled = settle(model__fallback=write(tmp_path / "larga.yaml", content))
+    assert (settled.config.training.epochs, settled.config.data.path) == (20, "data/cartas.csv")
+    sentence = "Fica o seu, porque não depende do modelo base: data.path, training.epochs"
+    assert sentence in "\n".join(said)
+
+
+def test_a_training_that_goes_on_never_does_so_on_another_base(fallback: str, said: list[str]) -> None:
+    config = load_config(DEFAULT_CONFIG, {"model.fallback": fallback})
+    with pytest.raises(BaseModelError) as error:
+        settle_base(config, "results/x/config_resolved.yaml", {}, resumed=True)
+    assert str(error.value) == (
+        f"O treinamento de results/x/config_resolved.yaml usa o modelo base {ASKED}, que não está neste computador, e "
+        "não há conexão com o hub (ConnectionError); conecte-se à rede e repita o comando."
+    )
+    assert said == []
+
+
+@pytest.fixture
+def own_training(fallback: str, small_table: Path, tracking_store: str, tmp_path: Path) -> Trained:
+    """A finished training with a file of one's own, on the fallback's base."""
+    own = {
+        "extends": DEFAULT_CONFIG,
+        "data": {"path": str(small_table)},
+        "model": {"fallback": fallback},
+        "training": {"epochs": 2, "precision": "float32"},
+        "generation": {"max_new_tokens": 8},
+        "tracking": {"experiment": "minhas", "system_metrics": False},
+    }
+    return Trained(train(write(tmp_path / "minha.yaml", own)), MlflowClient(tracking_store))
+
+
+def test_a_file_of_one_s_own_trains_its_epochs_on_its_table_without_a_hub(
+    own_training: Trained, small_table: Path, tiny_base: Path
+) -> None:
+    params, tags = own_training.run.data.params, own_training.run.data.tags
+    assert (params["data.path"], params["training.epochs"]) == (str(small_table), "2")
+    assert (params["derived.train_records"], params["derived.validation_records"]) == ("35", "7")
+    assert (params["model.resolved"], params["training.learning_rate"]) == (str(tiny_base), "0.001")
+    assert len(own_training.series("eval_loss")) == 2
+    assert tags["base_model.fallback"] == "true"
+    assert own_training.client.get_experiment(own_training.run.info.experiment_id).name == "minhas"
+
+
+@pytest.mark.slow
+def test_a_training_on_the_fallback_s_base_goes_on_there(own_training: Trained) -> None:
+    resumed = Trained(train(overrides={"training.resume": str(own_training.folder)}), own_training.client)
+    assert resumed.result.run_id == own_training.result.run_id
+    assert resumed.run.data.tags["base_model.fallback"] == "true", "under its own name, but still not the one asked for"
+
+
+def write(file: Path, content: dict[str, object]) -> str:
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(file)

@@ -47,24 +47,23 @@ def test_the_tables_figures_are_told(small_table: Path, said: list[str]) -> None
         "Cartas únicas: 2",
         "Comprimento médio: 162,7 caracteres",
         "Dataset dividido: 35 treino, 7 validação",
-        "⚠️ Com 7 leituras de validação as métricas são só uma indicação; acrescente leituras quando puder",
         f"Exemplo de pedido: {data.prompts(data.split.train[:1])[0]}",
     ]
     assert said[-1].startswith("Exemplo de pedido: Interprete a carta O ")
 
 
 def test_what_was_dropped_is_told_with_its_lines(tmp_path: Path, said: list[str]) -> None:
-    rows = [reading("O Sol", number) for number in range(10)]
+    rows = [reading("O Sol", number) for number in range(12)]
     table = write_table(
-        tmp_path / "t.csv", [*rows, reading("O Sol", 10, " "), rows[0], rows[3], reading("O Sol", 11, rows[1][-1])]
+        tmp_path / "t.csv", [*rows, reading("O Sol", 12, " "), rows[0], rows[3], reading("O Sol", 13, rows[1][-1])]
     )
     prepared(table)
     assert said[:5] == [
-        "Dados carregados: 14 registros",
-        "⚠️ 1 linha descartada por célula vazia (a primeira: linha 12, coluna texto)",
-        "⚠️ 2 linhas repetidas descartadas (no arquivo: 13, 14)",
+        "Dados carregados: 16 registros",
+        "⚠️ 1 linha descartada por célula vazia (a primeira: linha 14, coluna texto)",
+        "⚠️ 2 linhas repetidas descartadas (no arquivo: 15, 16)",
         "⚠️ 2 leituras têm um texto que aparece em mais de um registro (mantidas)",
-        "Dados após validação/limpeza: 11 registros válidos",
+        "Dados após validação/limpeza: 13 registros válidos",
     ]
 
 
@@ -80,16 +79,20 @@ def test_texts_that_are_cut_and_characters_that_are_lost_are_told(
     long = "palavra " * 80
     table = write_table(
         tmp_path / "t.csv",
-        [*(reading("O Sol", number) for number in range(8)), reading("O Sol", 8, long), reading("O Sol", 9, "日本")],
+        [
+            *(reading("O Sol", number) for number in range(10)),
+            reading("O Sol", 10, long),
+            reading("O Sol", 11, "日本 日"),
+        ],
     )
     settings = {"data.max_length": "64", "data.validation_fraction": "0.2", "training.batch_size": "6"}
     data = prepared(table, **settings)
     said.clear()
     encoded = encode_data(load_config(overrides=settings), loaded_base, data)
-    assert said[0] == "Tokenização concluída: 8 treino, 2 validação"
+    assert said[0] == "Tokenização concluída: 9 treino, 3 validação"
     assert said[2] == "⚠️ 1 texto cortado em 64 tokens; aumente data.max_length"
     assert said[3].startswith("⚠️ Fora do vocabulário do modelo, e por isso perdidos: ")
-    assert "日 ×1 (linha 11), 本 ×1 (linha 11)" in said[3]
+    assert said[3].endswith("; 日 ×2 (linha 13); 本 ×1 (linha 13)")
     assert said[4] == "Batch efetivo: 6 (6 por passagem × 1 acumulação)"
     assert encoded.micro_batch_size == 6
 
