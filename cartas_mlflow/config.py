@@ -230,7 +230,7 @@ def _exists(path: Path) -> bool:
 
 
 def _stated(path: str | Path) -> Layer:
-    """What a file and its parents state, the nearest last word first."""
+    """What a file and its parents state; the nearer one wins."""
     layer: Layer = {}
     for file in reversed(_chain(path)):
         layer |= _settings_of(file)

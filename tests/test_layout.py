@@ -27,6 +27,7 @@ FLOORS = (
     {"registry", "pretraining"},
     {"modeling", "data"},
     {"evaluation", "tracking", "config"},
+    {"files"},
     {"setting_checks", "yaml_files"},
     {"settings"},
     {"pretrain_settings"},

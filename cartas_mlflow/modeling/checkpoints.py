@@ -1,11 +1,14 @@
-"""Which checkpoint can be trusted: one that was written to its end."""
+"""Which checkpoint can be trusted: one that was written to its end, and has not changed since."""
 
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
+from cartas_mlflow.console import say
 from cartas_mlflow.errors import TrainingError
+from cartas_mlflow.files import DamagedFile, check_seal
 
 PARTS = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors")
 """A checkpoint that lacks one of these resumes with a fresh optimizer, another order, or not at all: in silence."""
@@ -31,11 +34,25 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path, step in steps.items() if step is not None), key=lambda path: steps[path] or 0)
 
 
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a complete checkpoint, as a Portuguese clause; None if it can be trusted."""
+    try:
+        check_seal(folder, "")
+    except DamagedFile as damage:
+        return damage.clause
+    for name in PARTS:
+        if name.endswith((".pt", ".pth")) and not _is_whole_archive(folder / name):
+            return f"{name}: está cortado"
+        if name.endswith(".safetensors") and not _holds_tensors(folder / name):
+            return f"{name}: está cortado"
+    return None
+
+
 def find_checkpoint(path: str) -> Path:
-    """The checkpoint folder that the user named, or the newest complete one inside the folder they named.
+    """The checkpoint folder that the user named, or the newest sound one inside the folder they named.
 
     Raises:
-        TrainingError: there is none, or it is incomplete.
+        TrainingError: there is none, or it is incomplete or damaged.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -43,12 +60,35 @@ def find_checkpoint(path: str) -> Path:
             f"A pasta {path} (training.resume) não existe; indique uma pasta checkpoint-N ou a que as contém."
         )
     if folder.name.startswith("checkpoint-"):
-        if checkpoint_step(folder) is None:
-            others = complete_checkpoints(folder.parent)
-            mend = f"use o mais novo completo, {others[-1]}" if others else "comece um treinamento novo"
-            raise TrainingError(f"O checkpoint {path} (training.resume) está incompleto; {mend}.")
+        damage = "está incompleto" if checkpoint_step(folder) is None else find_damage(folder)
+        if damage is not None:
+            others = [other for other in complete_checkpoints(folder.parent) if find_damage(other) is None]
+            mend = f"use o mais novo íntegro, {others[-1]}" if others else "comece um treinamento novo"
+            what = damage if damage == "está incompleto" else f"está danificado ({damage})"
+            raise TrainingError(f"O checkpoint {path} (training.resume) {what}; {mend}.")
         return folder.resolve()
     found = complete_checkpoints(folder) or complete_checkpoints(folder / "checkpoints")
-    if not found:
-        raise TrainingError(f"Não há checkpoint completo em {path}; indique em training.resume uma pasta checkpoint-N.")
-    return found[-1].resolve()
+    for checkpoint in reversed(found):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return checkpoint.resolve()
+        say(f"⚠️ {checkpoint.name} está danificado ({damage}); tentando o anterior.")
+    raise TrainingError(f"Não há checkpoint completo em {path}; indique em training.resume uma pasta checkpoint-N.")
+
+
+def _holds_tensors(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            return bool(tensors.keys())
+    except (SafetensorError, OSError):
+        return False
+
+
+def _is_whole_archive(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False

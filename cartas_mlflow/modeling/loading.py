@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.errors import BaseModelError, first_line
-from cartas_mlflow.modeling.base import BaseLocation
+from cartas_mlflow.modeling.base import TOKENIZER_FILES, BaseLocation
 from cartas_mlflow.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_ODD_CONTENT = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,28 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a base or of an adapter folder.
 
     Raises:
-        BaseModelError: files that cannot be read.
+        BaseModelError: files that are not there, or cannot be read.
     """
     from transformers import AutoTokenizer
 
+    # Without its file the library makes a tokenizer that knows no word, and every text comes out empty.
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise BaseModelError(f"{folder} não tem {' nem '.join(TOKENIZER_FILES)}, o tokenizador; copie a pasta de novo.")
     try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        # The tokenizers library raises bare Exceptions; the others are what odd content makes of the wrapper.
+        if type(error) is not Exception and not isinstance(error, _ODD_CONTENT):
+            raise
         raise BaseModelError(
-            f"O tokenizador em {folder} não pôde ser lido ({first_line(error)}); copie o modelo de novo."
+            f"O tokenizador em {folder} não pôde ser lido ({first_line(error)}); copie a pasta de novo."
         ) from error
+    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
+        raise BaseModelError(
+            f"O tokenizador em {folder} não diz quais são os seus sinais de fim e de preenchimento "
+            "(tokenizer_config.json); copie a pasta de novo."
+        )
+    return tokenizer
 
 
 def load_base(location: BaseLocation, device: str = "cpu", quantization: Quantization | None = None) -> PreTrainedModel:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cartas_mlflow.errors import BaseModelError, SettingError
+from cartas_mlflow.errors import BaseModelError, SettingError, first_line
+from cartas_mlflow.files import DamagedFile, OwnFile, check_seal, seal
 from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.loading import quiet_libraries
 from cartas_mlflow.settings import LoraSettings
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 ALL_LINEAR = "all-linear"
 BASE_FILE = "base.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+COPY_AGAIN = "copie a pasta adapter/ de novo do treinamento, ou treine outra vez"
+
+
+class BaseIdentity(OwnFile):
+    """``base.json``: the base that an adapter fits."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -87,9 +97,9 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     content["base_model_name_or_path"], content["revision"] = base.name, base.revision
     content["target_modules"] = sorted(content["target_modules"])
     config.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    identity = {"name": base.name, "revision": base.revision, "fingerprint": base.fingerprint()}
-    (folder / BASE_FILE).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    BaseIdentity(name=base.name, revision=base.revision, fingerprint=base.fingerprint()).write(folder / BASE_FILE)
     (folder / "README.md").write_text(_adapter_card(base, content), encoding="utf-8")
+    seal(folder)
     for file in folder.iterdir():
         if file.is_file():
             file.chmod(0o644)  # safetensors writes 0600 whatever the umask: nobody else could serve it
@@ -99,7 +109,8 @@ def load_adapter(model: PreTrainedModel, folder: Path, base: BaseLocation, *, tr
     """Put a saved adapter on its base.
 
     Raises:
-        BaseModelError: not an adapter, a damaged one, or one that was trained on another base.
+        BaseModelError: not an adapter, or one that was trained on another base.
+        DamagedFile: one of its files is not what was written.
     """
     quiet_libraries()
     from peft import PeftModel
@@ -108,23 +119,24 @@ def load_adapter(model: PreTrainedModel, folder: Path, base: BaseLocation, *, tr
     for name in ADAPTER_FILES:
         if not (folder / name).exists():
             raise BaseModelError(f"{folder} não tem {name}; indique a pasta adapter/ de um treinamento.")
+    check_seal(folder, COPY_AGAIN)
+    identity = folder / BASE_FILE
+    trained_on = BaseIdentity.read(identity, COPY_AGAIN) if identity.exists() else None
+    if trained_on is not None and trained_on.fingerprint != base.fingerprint():
+        raise BaseModelError(
+            f"O adaptador em {folder} foi treinado sobre {trained_on.name} com outros pesos que os de {base.name} em "
+            "uso; use model.name e model.revision do treinamento."
+        )
     try:
-        identity = folder / BASE_FILE
-        trained_on = json.loads(identity.read_text(encoding="utf-8")) if identity.exists() else None
-        if trained_on is not None and trained_on["fingerprint"] != base.fingerprint():
-            raise BaseModelError(
-                f"O adaptador em {folder} foi treinado sobre {trained_on['name']} com outros pesos que os de "
-                f"{base.name} em uso; use model.name e model.revision do treinamento."
-            )
         return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     except RuntimeError as error:
         raise BaseModelError(
             f"O adaptador em {folder} não tem as dimensões do modelo base {base.name}; use o base do treinamento."
         ) from error
-    except (ValueError, SafetensorError) as error:
-        raise BaseModelError(
-            f"O adaptador em {folder} não pôde ser carregado ({str(error).splitlines()[0]}); copie a pasta de novo."
-        ) from error
+    except SafetensorError as error:
+        raise DamagedFile(folder / ADAPTER_FILES[1], first_line(error), COPY_AGAIN) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # what PEFT makes of another content
+        raise DamagedFile(folder / ADAPTER_FILES[0], first_line(error), COPY_AGAIN) from error
 
 
 def _check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:

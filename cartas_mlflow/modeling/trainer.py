@@ -22,6 +22,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from cartas_mlflow.errors import TrainingError
+from cartas_mlflow.files import seal
 from cartas_mlflow.modeling.dropout import cheapen_dropout
 from cartas_mlflow.modeling.validation import (
     Evaluation,
@@ -74,6 +75,7 @@ class ReadingTrainer(Seq2SeqTrainer):
         self.config, self.validation, self.score = config, validation, score
         self.last_evaluation: Evaluation | None = None
         self.add_callback(EpochLoss())
+        self.add_callback(SealCheckpoints())
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
         cheapen_dropout(model)
@@ -123,6 +125,13 @@ class EpochLoss(TokenMean, TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {"total": self.total, "tokens": self.tokens}}
+
+
+class SealCheckpoints(TrainerCallback):
+    """A checkpoint's checksums, once all of it is written."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class LengthGroupedOrder(LengthGroupedSampler):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from typing import Any
 
 from cartas_mlflow.config import find_project_file
 from cartas_mlflow.errors import SettingError, TrainingError
+from cartas_mlflow.files import OwnFile, write_text
 from cartas_mlflow.pretraining.corpus import find_texts
 from cartas_mlflow.pretraining.essays import find_essays
 from cartas_mlflow.settings import ExperimentConfig
-from cartas_mlflow.tracking.report import write_json
 from cartas_mlflow.tracking.run import TrackedRun, param_text
 
 FREE_ON_RESUME = (
@@ -25,6 +24,16 @@ FREE_ON_RESUME = (
 )
 """Where things are and how they are watched; and how the rest of the run is planned. Any other setting made what is in
 the checkpoint."""
+
+
+class PretrainingIdentity(OwnFile):
+    """``run.json``: the MLflow run of a pre-training, its settings, and the digests of its texts."""
+
+    run_id: str
+    experiment: str
+    made_of: dict[str, Any]
+    corpus: str
+    essays: str
 
 
 @dataclass(frozen=True)
@@ -62,9 +71,9 @@ class PretrainingSession:
 
     def remember(self, run: TrackedRun, config: ExperimentConfig) -> None:
         """Write down what a resumption needs."""
-        self.resolved.write_text(config.to_yaml(), encoding="utf-8")
-        write_json(
-            self.identity, {"run_id": run.id, "experiment": run.experiment, "made_of": _made_of(config), **self.digests}
+        write_text(self.resolved, config.to_yaml())
+        PretrainingIdentity(run_id=run.id, experiment=run.experiment, made_of=_made_of(config), **self.digests).write(
+            self.identity
         )
 
     @property
@@ -92,9 +101,9 @@ def begin_pretraining(config: ExperimentConfig) -> PretrainingSession:
             f"{session.checkpoint} não tem ao lado o run.json do seu pré-treino; indique outra pasta em "
             "pretrain.output."
         )
-    earlier = json.loads(session.identity.read_text(encoding="utf-8"))
+    earlier = PretrainingIdentity.read(session.identity, "recupere-o de uma cópia, ou indique outra pretrain.output")
     _check_same(session, config, earlier)
-    return PretrainingSession(session.folder, texts, essays, earlier["run_id"])
+    return PretrainingSession(session.folder, texts, essays, earlier.run_id)
 
 
 def _own_folder(folder: Path) -> Path:
@@ -116,16 +125,16 @@ def _own_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _check_same(session: PretrainingSession, config: ExperimentConfig, earlier: dict[str, Any]) -> None:
+def _check_same(session: PretrainingSession, config: ExperimentConfig, earlier: PretrainingIdentity) -> None:
     for key, value in _made_of(config).items():
-        before = earlier["made_of"].get(key)
+        before = earlier.made_of.get(key)
         if before != value:
             raise SettingError(
                 f"{key}={param_text(value)} difere do pré-treino em {session.folder} ({param_text(before)}); retire "
                 "essa configuração para continuar, ou indique outra pasta em pretrain.output."
             )
     for name, digest in session.digests.items():
-        if earlier[name] != digest:
+        if getattr(earlier, name) != digest:
             what = {"corpus": "O corpus mudou", "essays": "Os ensaios mudaram"}[name]
             raise TrainingError(
                 f"{what} desde o início do pré-treino em {session.folder}; recupere os textos de então, ou indique "

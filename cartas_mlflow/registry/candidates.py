@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.errors import RegistryError, first_line
+from cartas_mlflow.files import parse_table, read_text
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
-from cartas_mlflow.settings import TrackingSettings
+from cartas_mlflow.settings import RECORD_FIELDS, TrackingSettings
 from cartas_mlflow.tracking.run import is_generated_name
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 
@@ -25,6 +24,7 @@ HOW_TO_NAME = (
     "use models:/nome@champion, models:/nome/versão, o id de uma execução ou a pasta adapter/ de um treinamento"
 )
 
+TRAIN_AGAIN = "recupere-o de uma cópia, ou treine de novo"
 MODELS = "models:/"
 
 
@@ -194,10 +194,9 @@ def trained_on(client: MlflowClient, candidate: Candidate) -> TrainedOn | None:
     text = _split_text(candidate)
     if text is None:
         return None
-    sides: dict[str, set[str]] = {"train": set(), "validation": set()}
-    for row in csv.DictReader(io.StringIO(text, newline="")):
-        sides[row["side"]].add(row["reading"])
-    return TrainedOn(frozenset(sides["train"]), frozenset(sides["validation"]))
+    rows = parse_table(text, f"data/split.csv ({candidate.name})", ("reading", "side"), TRAIN_AGAIN)
+    train, validation = ({row["reading"] for row in rows if row["side"] == side} for side in ("train", "validation"))
+    return TrainedOn(frozenset(train), frozenset(validation))
 
 
 def validation_table(run_id: str) -> list[dict[str, str]]:
@@ -211,14 +210,14 @@ def validation_table(run_id: str) -> list[dict[str, str]]:
         raise RegistryError(
             f"A execução {run_id} não tem samples/final.csv, as leituras de validação; treine de novo para comparar."
         )
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+    return parse_table(text, f"samples/final.csv ({run_id})", (*RECORD_FIELDS, "gerado", "real"), TRAIN_AGAIN)
 
 
 def _split_text(candidate: Candidate) -> str | None:
     if candidate.run_id is not None:
         return _artifact(candidate.run_id, "data/split.csv")
     beside = Path(candidate.name).resolve().parent / "split.csv"
-    return beside.read_text(encoding="utf-8") if beside.exists() else None
+    return read_text(beside, TRAIN_AGAIN) if beside.exists() else None
 
 
 def _artifact(run_id: str, path: str) -> str | None:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
+from pydantic import Field, field_validator
 
 from cartas_mlflow.errors import RegistryError
+from cartas_mlflow.files import OwnFile, check_seal, seal
 from cartas_mlflow.modeling.base import BaseLocation, find_base
 from cartas_mlflow.modeling.engine import DISTRIBUTION, FastEngine
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
-from cartas_mlflow.modeling.lora import load_adapter
+from cartas_mlflow.modeling.lora import COPY_AGAIN, load_adapter
 from cartas_mlflow.registry.batching import RequestBatcher
 from cartas_mlflow.registry.requests import PARAMETERS, check_work, read_parameters, read_rows
 from cartas_mlflow.registry.server import make_refusals_clear
@@ -52,19 +52,24 @@ REQUIREMENTS = (
 """What serving imports; training's other packages are not needed."""
 
 
-@dataclass(frozen=True)
-class ServedModel:
+class ServedModel(OwnFile):
     """What a reading generator has to know besides weights; stands in the adapter's folder as ``served.json``."""
 
     template: str
-    cards: tuple[str, ...]
-    max_length: int
+    cards: tuple[str, ...] = Field(min_length=1)
+    max_length: int = Field(ge=1)
     """Limit of a prompt, in tokens."""
-    batch_size: int
+    batch_size: int = Field(ge=1)
     base_name: str
     base_revision: str | None
-    generation: Mapping[str, Any]
+    generation: dict[str, Any]
     """Decoding settings, as :class:`~cartas_mlflow.settings.GenerationSettings` takes them."""
+
+    @field_validator("generation")
+    @classmethod
+    def _refuse_other_settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        GenerationSettings.model_validate(value)
+        return value
 
     @property
     def used_fields(self) -> tuple[str, ...]:
@@ -72,8 +77,9 @@ class ServedModel:
         return tuple(name for name in RECORD_FIELDS if f"{{{name}}}" in self.template)
 
     def save(self, adapter: Path) -> None:
-        """Write it into an adapter's folder."""
-        (adapter / SERVED_FILE).write_text(json.dumps(asdict(self), ensure_ascii=False, indent=2), encoding="utf-8")
+        """Write it into an adapter's folder, and seal the folder."""
+        self.write(adapter / SERVED_FILE)
+        seal(adapter)
 
     @classmethod
     def load(cls, adapter: Path) -> ServedModel:
@@ -81,14 +87,15 @@ class ServedModel:
 
         Raises:
             RegistryError: the folder is not that of a finished training.
+            DamagedFile: one of the folder's files is not what was written.
         """
         path = adapter / SERVED_FILE
         if not path.exists():
             raise RegistryError(
                 f"{adapter} não tem {SERVED_FILE}; indique a pasta adapter/ de um treinamento concluído."
             )
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**facts, "cards": tuple(facts["cards"])})
+        check_seal(adapter, COPY_AGAIN)
+        return cls.read(path, COPY_AGAIN)
 
 
 class ReadingGenerator(PythonModel):

@@ -13,6 +13,7 @@ import yaml
 from cartas_mlflow.config import vary
 from cartas_mlflow.console import decimal, duration, hushed, say
 from cartas_mlflow.errors import SearchError
+from cartas_mlflow.files import write_text
 from cartas_mlflow.registry.model import log_reading_model, open_folder
 from cartas_mlflow.search.figures import StudyView, draw_study, importances, interactive_page
 from cartas_mlflow.search.run import SearchRun
@@ -20,7 +21,7 @@ from cartas_mlflow.search.space import Space
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench
 from cartas_mlflow.settings import ExperimentConfig
-from cartas_mlflow.tracking.report import METRIC_TITLES, write_text
+from cartas_mlflow.tracking.report import METRIC_TITLES
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun, open_run
 from cartas_mlflow.training import fitting
 from cartas_mlflow.training import record as training_record

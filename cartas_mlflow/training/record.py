@@ -10,6 +10,7 @@ from cartas_mlflow.console import decimal, duration, say
 from cartas_mlflow.data.records import Record
 from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality_band
 from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, rouge_f1
+from cartas_mlflow.files import write_json, write_text
 from cartas_mlflow.modeling.hardware import Hardware
 from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.registry.candidates import reading_id
@@ -21,8 +22,6 @@ from cartas_mlflow.tracking.report import (
     build_report,
     describe_result,
     epochs_text,
-    write_json,
-    write_text,
 )
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 from cartas_mlflow.training.fitting import Fit

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import Field
 
 from cartas_mlflow.config import load_config
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import SettingError, TrainingError
+from cartas_mlflow.files import DamagedFile, OwnFile, checksum, parse_table, read_text, write_text
 from cartas_mlflow.modeling.checkpoints import find_checkpoint
 from cartas_mlflow.settings import ExperimentConfig
-from cartas_mlflow.tracking.report import write_json, write_text
 from cartas_mlflow.tracking.run import TrackedRun
 
 FREE_ON_RESUME = ("training.resume", "tracking.", "model.fallback")
 """Settings that may differ when a training goes on; any other would silently mix two trainings."""
+
+
+ORIGINAL = "recupere-o de uma cópia da pasta, ou comece um treinamento novo"
+
+
+class RunIdentity(OwnFile):
+    """``run.json``: the MLflow run of a training, and the checksums of what stands beside it."""
+
+    run_id: str = Field(min_length=1)
+    experiment: str
+    checksums: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,14 +83,15 @@ class Session:
         """
         if self.checkpoint is not None:
             _check_same_settings(self.resolved, config)
-            if self.split.read_text(encoding="utf-8") != split:
+            if read_split(self.split) != split:
                 raise TrainingError(
                     f"As leituras de {config.data.path} mudaram desde a interrupção; recupere a tabela de então, ou "
                     "comece um treinamento novo sem training.resume."
                 )
         write_text(self.resolved, config.to_yaml())
         write_text(self.split, split)
-        write_json(self.identity, {"run_id": run.id, "experiment": run.experiment})
+        sums = {path.name: checksum(path) for path in (self.resolved, self.split)}
+        RunIdentity(run_id=run.id, experiment=run.experiment, checksums=sums).write(self.identity)
 
 
 def begin(config_path: str | Path, overrides: Mapping[str, Any]) -> Session:
@@ -100,9 +111,27 @@ def begin(config_path: str | Path, overrides: Mapping[str, Any]) -> Session:
             f"{earlier.folder} não tem os arquivos run.json e config_resolved.yaml do treinamento; indique em "
             "training.resume um checkpoint dentro da pasta original."
         )
-    run_id = json.loads(earlier.identity.read_text(encoding="utf-8"))["run_id"]
+    identity = RunIdentity.read(earlier.identity, ORIGINAL)
+    for name, digest in identity.checksums.items():
+        if not (earlier.folder / name).is_file():
+            raise DamagedFile(earlier.folder / name, "não existe", ORIGINAL)
+        if checksum(earlier.folder / name) != digest:
+            raise DamagedFile(earlier.folder / name, "mudou desde que foi gravado, diz run.json", ORIGINAL)
     say(f"Continuando de {checkpoint} com as configurações de {earlier.resolved}")
-    return Session(earlier.folder, load_config(earlier.resolved, overrides), earlier.resolved, checkpoint, run_id)
+    return Session(
+        earlier.folder, load_config(earlier.resolved, overrides), earlier.resolved, checkpoint, identity.run_id
+    )
+
+
+def read_split(path: Path) -> str:
+    """The table of ids on each side, as CSV text.
+
+    Raises:
+        DamagedFile: it is not there, or is no such table.
+    """
+    text = read_text(path, ORIGINAL)
+    parse_table(text, path, ("id", "side"), ORIGINAL)
+    return text
 
 
 def say_interrupted(checkpoint: Path | None) -> str:
@@ -140,7 +169,7 @@ def new_folder(parent: Path) -> Path:
 
 
 def _check_same_settings(resolved: Path, config: ExperimentConfig) -> None:
-    earlier = ExperimentConfig.model_validate(yaml.safe_load(resolved.read_text(encoding="utf-8"))).flat()
+    earlier = load_config(resolved).flat()
     for key, value in config.flat().items():
         if earlier[key] != value and not key.startswith(FREE_ON_RESUME):
             raise SettingError(

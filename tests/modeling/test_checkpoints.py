@@ -41,7 +41,11 @@ def checkpoints(written: Path, tmp_path: Path) -> Path:
 def test_what_the_trainer_wrote_to_the_end_is_complete(checkpoints: Path) -> None:
     assert [path.name for path in complete_checkpoints(checkpoints)] == ["checkpoint-1", "checkpoint-2"]
     assert checkpoint_step(checkpoints / "checkpoint-2") == 2
-    assert {path.name for path in (checkpoints / "checkpoint-2").iterdir()} == {*WRITTEN_IN_ORDER, "README.md"}
+    assert {path.name for path in (checkpoints / "checkpoint-2").iterdir()} == {
+        *WRITTEN_IN_ORDER,
+        "README.md",
+        "checksums.json",
+    }
 
 
 @pytest.mark.parametrize("stage", range(len(WRITTEN_IN_ORDER)))
@@ -107,7 +111,7 @@ def test_naming_a_half_written_one_is_an_error_that_names_the_newest_complete_on
     with pytest.raises(TrainingError) as caught:
         find_checkpoint(str(checkpoints / "checkpoint-2"))
     assert str(caught.value) == (
-        f"O checkpoint {checkpoints / 'checkpoint-2'} (training.resume) está incompleto; use o mais novo completo, "
+        f"O checkpoint {checkpoints / 'checkpoint-2'} (training.resume) está incompleto; use o mais novo íntegro, "
         f"{checkpoints / 'checkpoint-1'}."
     )
 

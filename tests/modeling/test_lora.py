@@ -13,6 +13,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from cartas_mlflow.errors import BaseModelError, SettingError
+from cartas_mlflow.files import DamagedFile, seal
 from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
@@ -214,6 +215,7 @@ def test_the_same_base_from_another_place_is_accepted(
 def test_an_adapter_of_other_dimensions_is_refused(location: BaseLocation, saved_adapter: Path) -> None:
     config = saved_adapter / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "r": 4}))
+    seal(saved_adapter)
     with pytest.raises(BaseModelError, match="não tem as dimensões do modelo base"):
         load_adapter(load_base(location), saved_adapter, location)
 
@@ -228,7 +230,7 @@ def test_a_folder_that_lacks_a_part_is_no_adapter(location: BaseLocation, saved_
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "base.json"])
 def test_an_adapter_cut_short_is_an_error(location: BaseLocation, saved_adapter: Path, name: str) -> None:
     (saved_adapter / name).write_bytes((saved_adapter / name).read_bytes()[:40])
-    with pytest.raises(BaseModelError, match=r"não pôde ser carregado .*; copie a pasta de novo"):
+    with pytest.raises(DamagedFile, match=rf"{name} está danificado \(.+\); copie a pasta adapter/ de novo"):
         load_adapter(load_base(location), saved_adapter, location)
 
 

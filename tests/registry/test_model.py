@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import random
 import shutil
@@ -144,7 +143,7 @@ def test_more_beams_are_generated_in_smaller_batches(
         return generate(**inputs)
 
     monkeypatch.setattr(generator.model, "generate", watched)
-    monkeypatch.setattr(generator, "served", dataclasses.replace(generator.served, batch_size=32))
+    monkeypatch.setattr(generator, "served", generator.served.model_copy(update={"batch_size": 32}))
     prompts, few = evaluated[FIELDS][:10], {"max_new_tokens": 2}
     generator.write(prompts, few)
     generator.write(prompts, {**few, "num_beams": 8})

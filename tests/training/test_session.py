@@ -65,6 +65,34 @@ def test_a_training_goes_on_with_its_own_settings_run_and_newest_checkpoint(
     assert said == [f"Continuando de {session.checkpoint} com as configurações de {earlier / 'config_resolved.yaml'}"]
 
 
+@pytest.mark.parametrize(
+    ("file", "typed", "variables", "setting", "value"),
+    [
+        ("training: {epochs: 9}", {}, {}, "training.epochs", 3),
+        ("data: {path: outra.csv}", {}, {}, "data.max_length", 450),
+        ("model: {name: other/base, revision: v2}", {}, {}, "model.revision", None),
+        ("tracking: {run_name: do arquivo}", {"tracking.run_name": "digitado"}, {}, "tracking.run_name", "digitado"),
+        ("", {}, {"MLFLOW_EXPERIMENT_NAME": "da casa"}, "tracking.experiment", "cartas-ptt5"),
+        ("", {"epochs": "9"}, {}, "training.epochs", 9),  # and remember() then refuses it
+    ],
+)
+def test_who_wins_when_a_training_goes_on(
+    earlier: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    typed: dict[str, str],
+    variables: dict[str, str],
+    setting: str,
+    value: Any,
+) -> None:
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    (tmp_path / "eu.yaml").write_text(file, encoding="utf-8")
+    session = begin(tmp_path / "eu.yaml", {"training.resume": str(earlier), **typed})
+    assert session.config.flat()[setting] == value
+
+
 def test_a_checkpoint_away_from_its_training_is_one_sentence(earlier: Path) -> None:
     (earlier / "run.json").unlink()
     with pytest.raises(TrainingError) as error:
@@ -78,10 +106,9 @@ def test_a_checkpoint_away_from_its_training_is_one_sentence(earlier: Path) -> N
 def test_what_a_resumption_needs_is_written_down(tmp_path: Path) -> None:
     session = start(tmp_path)
     session.remember(RUN, session.config, SPLIT)
-    assert json.loads(session.identity.read_text(encoding="utf-8")) == {
-        "run_id": "0123456789abcdef",
-        "experiment": "cartas-ptt5",
-    }
+    identity = json.loads(session.identity.read_text(encoding="utf-8"))
+    assert identity.pop("checksums").keys() == {"config_resolved.yaml", "split.csv"}
+    assert identity == {"run_id": "0123456789abcdef", "experiment": "cartas-ptt5"}
     assert session.split.read_text(encoding="utf-8") == SPLIT
     assert session.resolved.read_text(encoding="utf-8") == session.config.to_yaml()
 
