@@ -88,18 +88,24 @@ def _remarks(header: Header, names: Mapping[str, str], others: Sequence[Grid], *
     said = [grid.remark] if grid.remark else []
     if grid.sheet is not None and (several or grid.hidden):
         beside = f"; para outra, data.sheet: {', '.join(str(other.sheet) for other in others)}" if others else ""
-        said.append(f"Planilha lida: {grid.sheet}{_mark(grid)}{beside}")
+        said.append(f"Planilha lida: {clean_text(grid.sheet)}{_mark(grid)}{beside}")
     if header.line > 1 and not grid.named:
         said.append(f"Cabeçalho na linha {header.line}")
     taken = {name: titles[place] for name, place in header.fields.items()}
     other = {name: title for name, title in taken.items() if clean_name(title) != clean_name(names[name])}
     if other:
-        said.append("Colunas entendidas: " + ", ".join(f"{name} = {title}" for name, title in other.items()))
+        understood = ", ".join(f"{name} = {title}" for name, title in other.items())
+        said.append(f"Colunas entendidas: {understood}. Para fixá-las: {_paste(other)}")
     return tuple(said)
 
 
 def _mark(grid: Grid) -> str:
     return " (oculta)" if grid.hidden else ""
+
+
+def _paste(titles: Mapping[str, str]) -> str:
+    """The settings as they are typed after a command."""
+    return " ".join(f"-P data.columns.{name}={shlex.quote(title)}" for name, title in titles.items())
 
 
 def _missing_columns(path: Path, header: Header, names: Mapping[str, str], needed: Sequence[str]) -> str:

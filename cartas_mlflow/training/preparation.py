@@ -239,7 +239,7 @@ def tokenize_data(
         texts = [record.texto for record in records]
         sides.append(encode_texts(tokenizer, data.prompts(records), texts, config.data.max_length))
     train, validation = sides
-    say(f"Tokenização concluída: {len(train.dataset)} treino, {len(validation.dataset)} validação")
+    say(f"Tokenização concluída: {len(train)} treino, {len(validation)} validação")
     say(f"Tokens: até {train.longest[0]} no pedido e {train.longest[1]} na leitura (limite: {config.data.max_length})")
     truncated = train.truncated + validation.truncated
     if truncated:
@@ -276,6 +276,6 @@ def _lost_characters(tokenizer: PreTrainedTokenizerBase, data: PreparedData) -> 
     lost = unknown_characters(tokenizer, texts)
     return "; ".join(
         f"{character} ×{sum(text.count(character) for text in texts)} "
-        f"(linha {listed([data.records.lines[row] for row in rows], 5)})"
+        f"(linha{'s' if len(rows) > 1 else ''} {listed([data.records.lines[row] for row in rows], 5)})"
         for character, rows in lost.items()
     )

@@ -43,7 +43,7 @@ def check_command(data: DataSettings) -> str:
 def review_reading(records: Records) -> None:
     """How the file was read, and every line that was left out."""
     table = records.table
-    place = f", planilha {table.sheet}" if table.sheet is not None else ""
+    place = f", planilha {table.sheet.strip()}" if table.sheet is not None else ""
     say(f"Arquivo: {records.source}{place}, cabeçalho na linha {table.header_line}")
     say("Colunas: " + ", ".join(f"{name} = {column}" for name, column in table.fields.items()))
     unused = [column for column in table.columns if column not in table.fields.values()]
@@ -101,7 +101,7 @@ def review_duplicates(records: Records, split: Split) -> None:
 
 def review_tokens(config: ExperimentConfig, train: EncodedTexts, validation: EncodedTexts) -> None:
     """Tokens of the texts against the limit."""
-    lengths = [len(ids) for side in (train, validation) for ids in side.dataset["labels"]]
+    lengths = [len(ids) for side in (train, validation) for ids in side.columns["labels"]]
     say(
         f"Tokens por leitura: de {min(lengths)} a {max(lengths)}, mediana {decimal(statistics.median(lengths), 0)} "
         f"(limite data.max_length: {config.data.max_length}; a geração escreve até {config.generation.max_new_tokens})"
@@ -181,7 +181,7 @@ def _places(records: Records, pairs: Sequence[Pair]) -> list[str]:
 
 
 def _sizes(side: EncodedTexts) -> tuple[int, float, float]:
-    prompts, texts = side.dataset["input_ids"], side.dataset["labels"]
+    prompts, texts = side.dataset["input_ids"], side.columns["labels"]
     return len(texts), statistics.fmean(map(len, prompts)), statistics.fmean(map(len, texts))
 
 
