@@ -75,12 +75,26 @@ def _find_header(grid: Grid, names: Mapping[str, str]) -> Header:
     for place, (line, cells) in enumerate(grid.rows):
         if line > HEADER_LINES and place:
             break
-        header = Header(grid, place, match_columns(names, [clean_text(cell_text(cell)) for cell in cells]))
+        titles = _without_empty_twins(grid, place, [clean_text(cell_text(cell)) for cell in cells])
+        header = Header(grid, place, match_columns(names, titles))
         if len(header.fields) > len(best.fields):
             best = header
         if len(header.fields) == len(names) or grid.named:
             break
     return best
+
+
+def _without_empty_twins(grid: Grid, place: int, titles: Sequence[str]) -> list[str]:
+    """Of columns with one name those without a single value do not count, if another has one."""
+    keys = [clean_name(title) for title in titles]
+    empty = {
+        column
+        for column, key in enumerate(keys)
+        if key and keys.count(key) > 1
+        if not any(cell_text(cells[column]).strip() for _, cells in grid.rows[place + 1 :] if column < len(cells))
+    }
+    filled = {key for column, key in enumerate(keys) if column not in empty}
+    return ["" if column in empty and keys[column] in filled else title for column, title in enumerate(titles)]
 
 
 def _remarks(header: Header, names: Mapping[str, str], others: Sequence[Grid], *, several: bool) -> tuple[str, ...]:

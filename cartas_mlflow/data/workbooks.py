@@ -1,4 +1,4 @@
-"""Spreadsheet files (xlsx, xls, xlsb, ods), read by calamine; what it leaves out of an xlsx is looked up in its XML."""
+"""Spreadsheet files (xlsx, xls, xlsb), read by calamine; what it leaves out of an xlsx is looked up in its XML."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ def read_workbook(path: Path, content: bytes) -> list[Grid]:
     import python_calamine as calamine
 
     _refuse_other_documents(path, content)
+    if b"opendocument.spreadsheet" in content[:200]:  # its first part, stored as it is, says what the archive is
+        from cartas_mlflow.data.opendocument import read_opendocument
+
+        return read_opendocument(path, content)
+    _refuse_far_cells(path, content)
     parts = _sheet_parts(content)
     content, parts = _without_stray_cells(content, parts)
     try:
@@ -85,6 +90,8 @@ def _grid(sheet: Any, *, hidden: bool, defects: Mapping[tuple[int, int], str]) -
 
 def _refuse_other_documents(path: Path, content: bytes) -> None:
     if not content.startswith(b"PK"):
+        if "EncryptedPackage".encode("utf-16-le") in content:
+            raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.")
         return
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -97,6 +104,39 @@ def _refuse_other_documents(path: Path, content: bytes) -> None:
         what = "é um arquivo compactado" + (f" (com {inside})" if inside else "")
     if what is not None:
         raise DataError(f"{path} {what}, não uma tabela; exporte-a, ou indique em data.path um arquivo {KINDS}.")
+
+
+def _refuse_far_cells(path: Path, content: bytes) -> None:
+    """In xlsb a stray cell cannot be cut away. Its records ([MS-XLSB] 2.1.4) are a type and a size, in 7 bits per byte;
+    type 0 begins a row, types 1 to 11 are its cells.
+    """
+    if not content.startswith(b"PK"):
+        return
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        sheets = [name for name in archive.namelist() if re.fullmatch(r"xl/worksheets/[^/]+\.bin", name)]
+        for data in map(archive.read, sheets):
+            at = row = rows = columns = cells = 0
+            while at < len(data):
+                kind, at = _record_number(data, at, 2)
+                size, at = _record_number(data, at, 4)
+                if kind == 0:
+                    row = int.from_bytes(data[at : at + 4], "little")
+                elif kind <= 11:
+                    rows, cells = max(rows, row + 1), cells + 1
+                    columns = max(columns, int.from_bytes(data[at : at + 4], "little") + 1)
+                at += size
+            if rows * columns > max(100 * SMALL, SPARSE * cells):
+                raise DataError(f"{path} tem células soltas muito longe da tabela; apague-as, ou salve como xlsx.")
+
+
+def _record_number(data: bytes, at: int, longest: int) -> tuple[int, int]:
+    number = 0
+    for place, byte in enumerate(data[at : at + longest]):
+        number |= (byte & 0x7F) << (7 * place)
+        at += 1
+        if byte < 0x80:
+            break
+    return number, at
 
 
 def _sheet_parts(content: bytes) -> dict[str, _Part]:

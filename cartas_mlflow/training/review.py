@@ -181,7 +181,7 @@ def _places(records: Records, pairs: Sequence[Pair]) -> list[str]:
 
 
 def _sizes(side: EncodedTexts) -> tuple[int, float, float]:
-    prompts, texts = side.dataset["input_ids"], side.columns["labels"]
+    prompts, texts = side.columns["input_ids"], side.columns["labels"]
     return len(texts), statistics.fmean(map(len, prompts)), statistics.fmean(map(len, texts))
 
 
