@@ -113,7 +113,7 @@ def _read_parquet(path: Path, content: bytes) -> Grid:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(content)).read()  # takes two columns of one name
         columns = [column.to_pylist() for column in table]
     except (pyarrow.ArrowException, OSError, ValueError):
         raise DataError(f"{path} não é um arquivo parquet íntegro; exporte a tabela de novo.") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +118,14 @@ def _mark(grid: Grid) -> str:
 
 def _paste(titles: Mapping[str, str]) -> str:
     """The settings as they are typed after a command."""
-    return " ".join(f"-P data.columns.{name}={shlex.quote(title)}" for name, title in titles.items())
+    return " ".join(f"-P data.columns.{name}={_quoted(title)}" for name, title in titles.items())
+
+
+def _quoted(title: str) -> str:
+    """As any shell takes it, and none changes it; plain words stay plain."""
+    if all(character.isalnum() or character in "_-." for character in title):
+        return title
+    return '"' + "".join(f"\\{sign}" if sign in '"\\$`' else sign for sign in title) + '"'
 
 
 def _missing_columns(path: Path, header: Header, names: Mapping[str, str], needed: Sequence[str]) -> str:
@@ -136,7 +142,7 @@ def _missing_columns(path: Path, header: Header, names: Mapping[str, str], neede
         title = next((title for title in free if near and clean_name(title) == near[0]), None)
         if title is not None:
             free.remove(title)
-        words.append(f"-P data.columns.{name}={shlex.quote(title) if title else 'NOME'}")
+        words.append(f"-P data.columns.{name}={_quoted(title) if title else 'NOME'}")
     where = f" (planilha {header.grid.sheet})" if header.grid.sheet else ""
     shown = ", ".join(title if len(title) <= 60 else f"{title[:60]}…" for title in titles[:20])
     absent = [name for name in missing if name not in {"carta", "texto"}]

@@ -41,7 +41,7 @@ def _in_text(text: str) -> Iterator[tuple[str, str]]:
 
     for kind, pattern, identifier in (("CPF", _CPF, cpf), ("CNPJ", _CNPJ, cnpj)):
         for found in pattern.findall(text):
-            if identifier.is_valid(found):
+            if identifier.is_valid(found) and len(set(re.sub(r"\W", "", found))) > 1:  # 111.111.111-11 adds up too
                 yield kind, found
                 text = text.replace(found, " ")
     for match in phonenumbers.PhoneNumberMatcher(text, "BR", leniency=phonenumbers.Leniency.VALID):

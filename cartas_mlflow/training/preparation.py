@@ -123,7 +123,7 @@ def settle_base(
         fallen = stand_in(config, overrides)
         location = find_base(fallen.config.model, weights=weights)
         if not weights:
-            say(f"⚠️ {unreachable.name} não está ao alcance ({unreachable.reason}); em uso: {location.description}")
+            say(f"⚠️ {unreachable.name}: {unreachable.reason}; em uso: {location.description}")
             return SettledBase(fallen.config, location, unreachable.name)
         say_box(_fallback_notice(unreachable, location, config.model.fallback, fallen))
         return SettledBase(fallen.config, location, unreachable.name)

@@ -45,7 +45,8 @@ def review_reading(records: Records) -> None:
     table = records.table
     place = f", planilha {table.sheet.strip()}" if table.sheet is not None else ""
     say(f"Arquivo: {records.source}{place}, cabeçalho na linha {table.header_line}")
-    say("Colunas: " + ", ".join(f"{name} = {column}" for name, column in table.fields.items()))
+    taken = [f"{name} = {table.fields[name]}" for name in (*RECORD_FIELDS, "texto") if name in table.fields]
+    say(f"Colunas: {', '.join(taken)}")
     unused = [column for column in table.columns if column not in table.fields.values()]
     if unused:
         say(f"Colunas que não são usadas: {listed(unused, SHOWN)}")
@@ -81,8 +82,9 @@ def review_duplicates(records: Records, split: Split) -> None:
     """Texts that are alike, and which of them would stand on both sides of the split."""
     pairs = find_alike([row.texto for row in records.rows])
     sides = {row.id: "treino" for row in split.train} | {row.id: "validação" for row in split.validation}
-    equal = [pair for pair in pairs if pair.similarity == 100]
-    near = [pair for pair in pairs if pair.similarity < 100]
+    texts = [row.texto for row in records.rows]
+    equal = [pair for pair in pairs if texts[pair.first] == texts[pair.second]]
+    near = [pair for pair in pairs if pair not in equal]
     across = [pair for pair in pairs if len({sides[records.rows[place].id] for place in (pair.first, pair.second)}) > 1]
     for found, one, many in (
         (equal, "par de textos iguais", "pares de textos iguais"),

@@ -53,9 +53,14 @@ def tables(draw: st.DrawFn) -> list[list[Any]]:
     order = draw(st.permutations(FIELDS))
     header = [draw(st.sampled_from(DRESSES[name])) for name in order if draw(st.integers(0, 30)) > 0]
     header += draw(st.lists(text, max_size=2))
-    cell = draw(st.sampled_from([value, text, st.sampled_from(["O Sol", "A Lua", "Luz"])]))
-    body = draw(st.lists(st.lists(cell, max_size=len(header) + 1), max_size=14))
-    above = draw(st.lists(st.lists(text, max_size=3), max_size=4))
+    plain = st.builds("{} {}".format, st.sampled_from(["O Sol", "A Lua", "Você é forte", "Ação"]), st.integers(1, 99))
+    odd = draw(st.sampled_from([0, 0, 1, 5, 20]))  # of a hundred cells so many are anything
+    cell = st.integers(0, 99).flatmap(lambda number: draw(st.sampled_from([value, text])) if number < odd else plain)
+    width = len(header) + draw(st.sampled_from([0, 0, 0, 1, -1]))
+    length = draw(st.sampled_from([0, 1, 5, 15, 20, 25]))
+    body = [[draw(cell) for _ in range(width)] for _ in range(length)]
+    body += draw(st.sampled_from([[], [[None] * 7] * 3, [["Total", len(body)]], [header]]))
+    above = draw(st.lists(st.lists(text, max_size=3), max_size=4)) if draw(st.booleans()) else []
     offset = [None] * draw(st.integers(0, 3))
     return [*above, *([*offset, *row] for row in [header, *body])]
 
@@ -63,16 +68,16 @@ def tables(draw: st.DrawFn) -> list[list[Any]]:
 def as_csv(draw: st.DrawFn, rows: list[list[Any]]) -> tuple[str, bytes]:
     separator = draw(st.sampled_from([",", ";", "\t", "|", ", "]))
     end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
-    quote = draw(st.sampled_from(['"', "", "'"]))
+    quote = draw(st.sampled_from(['"', '"', "", "'"]))
     lines = [
         separator.join(quote + ("" if cell is None else str(cell)).replace('"', '""') + quote for cell in row)
         for row in rows
     ]
-    body = draw(st.sampled_from(["", "\ufeff", "sep=;\n", "\ufeff\ufeff"])) + end.join(lines)
+    body = draw(st.sampled_from(["", "", "\ufeff", "sep=;\n", "\ufeff\ufeff"])) + end.join(lines)
     encoding = draw(st.sampled_from(["utf-8", "utf-16", "utf-16-le", "cp1252", "mac_roman", "cp850", "utf-32"]))
     content = body.encode(encoding, errors="replace")
-    return draw(st.sampled_from(["t.csv", "t.txt", "t.tsv", "t.xls", "t", "t.jsonl"])), content[
-        : draw(st.sampled_from([None, -1, 60]))
+    return draw(st.sampled_from(["t.csv", "t.csv", "t.csv", "t.txt", "t.tsv", "t.xls", "t", "t.jsonl"])), content[
+        : draw(st.sampled_from([None, None, None, -1, 60]))
     ]
 
 
@@ -111,8 +116,13 @@ def as_ods(draw: st.DrawFn, rows: list[list[Any]]) -> tuple[str, bytes]:
     return "t.ods", stream.getvalue()
 
 
+def _header_place(rows: list[list[Any]]) -> int:
+    known = {dress for dresses in DRESSES.values() for dress in dresses}
+    return max(range(len(rows)), key=lambda place: len(known.intersection(map(str, rows[place]))))
+
+
 def as_jsonl(draw: st.DrawFn, rows: list[list[Any]]) -> tuple[str, bytes]:
-    header, *body = rows
+    header, *body = rows[_header_place(rows) :]
     names = [str(cell) for cell in header]
     nested = draw(st.sampled_from([None, ["a"], {"b": 1}]))
     objects = [
@@ -130,7 +140,7 @@ def as_parquet(draw: st.DrawFn, rows: list[list[Any]]) -> tuple[str, bytes]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    header, *body = rows
+    header, *body = rows[_header_place(rows) :]
     names = [f"{cell}" for cell in header]
     columns = [[None if place >= len(row) else str(row[place]) for row in body] for place in range(len(names))]
     stream = io.BytesIO()
