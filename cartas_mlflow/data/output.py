@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cartas_mlflow.data.grids import Dialect
 from cartas_mlflow.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,13 +18,20 @@ if TYPE_CHECKING:
 OUTPUT_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet")
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
+EXCEL = Dialect(delimiter=";", encoding="utf-8", byte_order_mark=True, line_end="\r\n")
+"""What a Brazilian Excel opens by a double click."""
+
+
+def write_table(table: pd.DataFrame, path: Path, dialect: Dialect = EXCEL) -> None:
     """Write a table in the format of the file's ending; the file is there whole, or as it was before.
+
+    Args:
+        dialect: of a csv; one whose encoding cannot hold the texts is written in UTF-8 with a byte order mark.
 
     Raises:
         DataError: a character that xlsx cannot hold, or a place that cannot be written.
     """
-    content = _encode(table, path)
+    content = _encode(table, path, dialect)
     aside = path.with_name(f".{path.name}.partial")
     try:
         aside.write_bytes(content)
@@ -33,13 +42,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _encode(table: pd.DataFrame, path: Path) -> bytes:
+def _encode(table: pd.DataFrame, path: Path, dialect: Dialect) -> bytes:
     import pandas as pd
     from openpyxl.utils.exceptions import IllegalCharacterError
 
     kind, stream = path.suffix.lower(), io.BytesIO()
     if kind == ".csv":
-        return table.to_csv(index=False).encode()
+        text = table.to_csv(index=False, sep=dialect.delimiter, lineterminator=dialect.line_end)
+        return _in_encoding(text, dialect)
     if kind == ".jsonl":
         return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in table.to_dict("records")).encode()
     if kind == ".parquet":
@@ -54,3 +64,13 @@ def _encode(table: pd.DataFrame, path: Path) -> bytes:
     except IllegalCharacterError:
         raise DataError(f"{path}: há um caractere de controle que xlsx não guarda; grave como csv.") from None
     return stream.getvalue()
+
+
+def _in_encoding(text: str, dialect: Dialect) -> bytes:
+    try:
+        content = text.encode(dialect.encoding)
+    except UnicodeEncodeError:
+        return text.encode("utf-8-sig")
+    # The codecs named utf-16 and utf-32 write their mark themselves.
+    marked = dialect.byte_order_mark and dialect.encoding == "utf-8"
+    return codecs.BOM_UTF8 + content if marked else content

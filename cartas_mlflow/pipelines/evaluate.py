@@ -19,9 +19,10 @@ from cartas_mlflow.registry.model import ReadingGenerator
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
+from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.progress import progress_bar
 from cartas_mlflow.tracking.report import METRIC_TITLES
-from cartas_mlflow.tracking.run import OUTCOME_TAG, open_run
+from cartas_mlflow.tracking.run import OUTCOME_TAG
 
 LEVEL = 0.95
 

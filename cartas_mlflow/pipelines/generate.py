@@ -12,13 +12,16 @@ import pandas as pd
 
 from cartas_mlflow.config import DEFAULT_CONFIG, find_project_file, load_config
 from cartas_mlflow.console import say
-from cartas_mlflow.data.output import OUTPUT_SUFFIXES, write_table
+from cartas_mlflow.data.cells import clean_text
+from cartas_mlflow.data.grids import Dialect
+from cartas_mlflow.data.output import EXCEL, OUTPUT_SUFFIXES, write_table
 from cartas_mlflow.data.tables import read_table
 from cartas_mlflow.errors import DataError, SettingError
 from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.registry import candidates
+from cartas_mlflow.registry.model import ReadingGenerator
 from cartas_mlflow.registry.promotion import CHAMPION
-from cartas_mlflow.registry.requests import RequestError
+from cartas_mlflow.registry.requests import RequestError, try_rows
 from cartas_mlflow.settings import RECORD_FIELDS, ColumnNames, ExperimentConfig, ServingSettings
 from cartas_mlflow.tracking.progress import progress_bar
 
@@ -30,12 +33,13 @@ class Order:
     """What is to be written.
 
     ``table``: the columns of the output besides ``texto``; ``prompts``: the fields of each row; ``places``: what to
-    call each row in an error.
+    call each row in an error; ``dialect``: how the table was written, where it is a delimited text.
     """
 
     table: pd.DataFrame
     prompts: pd.DataFrame
     places: Sequence[str]
+    dialect: Dialect | None = None
 
 
 def generate(
@@ -54,39 +58,74 @@ def generate(
     Args:
         model: ``models:/…``, a run's id, or an adapter folder; None: the champion of ``registry.name``.
         prompt: fields of one reading.
-        table: csv, xlsx, jsonl or parquet file with the fields as columns (``data.columns`` names them).
-        output: the table with a column ``texto``, in the format of its ending; written whole or not at all.
+        table: file with the fields as columns (``data.columns`` names them), of any kind that a training reads.
+        output: the table with a column ``texto``, in the format of its ending, a csv in the dialect of the table;
+            written whole or not at all. A row that cannot be answered has its reason in a column ``erro``.
 
     Raises:
-        UserError: nothing or too much asked for; a model, table or field that cannot be used.
+        UserError: nothing or too much asked for; a model or table that cannot be used; no row that can be answered.
     """
     config = load_config(config_path, overrides)
     check_engine(config.serving.engine)
     order = _read_order(config, prompt or {}, table, output)
     name = model or f"{candidates.MODELS}{config.registry.name}@{CHAMPION}"
     generator = candidates.choose(name).open(config.serving.engine)
-    given = [key for key in overrides or {} if key.startswith("generation.")]
-    generator.defaults = generator.defaults.model_copy(
-        update={key: getattr(config.generation, key) for key in (key.removeprefix("generation.") for key in given)}
-    )
+    typed = {key.removeprefix("generation.") for key in overrides or {} if key.startswith("generation.")}
+    chosen = {key: getattr(config.generation, key) for key in typed}
+    if chosen.get("do_sample") and "num_beams" not in typed:
+        chosen["num_beams"] = 1  # beams were the training's way; who asks for a draw means a draw
+    generator.defaults = generator.defaults.model_copy(update=chosen)
     limits = ServingSettings(
         any_card=config.serving.any_card, max_rows=NO_LIMIT, max_field_length=NO_LIMIT, max_tokens=NO_LIMIT
     )
-    try:
-        with progress_bar(len(order.prompts), "Gerando") as bar:
-            texts = generator.write(order.prompts, limits=limits, on_progress=bar.update)
-    except RequestError as error:
-        place = table if error.row is None else order.places[error.row - 1]
-        raise DataError(f"{place}: {error.clause}" if place else error.clause) from None
+    texts, problems = _write(generator, order, limits, table)
     if output is None:
-        say("\n\n".join(texts))
+        say("\n\n".join(texts.values()))
     else:
-        write_table(order.table.assign(texto=texts), Path(output))
+        columns = {"texto": [texts.get(row, "") for row in range(len(order.prompts))]}
+        if problems:
+            columns["erro"] = [problems.get(row, "") for row in range(len(order.prompts))]
+        write_table(order.table.assign(**columns), Path(output), order.dialect or EXCEL)
+        if problems:
+            first = min(problems)
+            what = "linha ficou" if len(problems) == 1 else "linhas ficaram"
+            say(
+                f"⚠️ {len(problems)} {what} sem leitura, com o motivo na coluna erro (a primeira: "
+                f"{order.places[first]}: {problems[first]})"
+            )
         say(f"✅ Leituras gravadas: {len(texts)}, em {output}")
     if "MLFLOW_RUN_ID" in os.environ:
         client = candidates.connect()
         candidates.tell_project_run(client, f"leituras de {name}", f"{len(texts)} leituras de `{name}`.")
-    return texts
+    return list(texts.values())
+
+
+def _write(
+    generator: ReadingGenerator, order: Order, limits: ServingSettings, table: str | None
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Row -> its reading; row -> why it has none."""
+    vocabulary = generator.vocabulary(limits)
+    try:
+        tried = list(try_rows(order.prompts, generator.served.used_fields, vocabulary, limits))
+        problems = {row: error.clause for row, error in enumerate(tried) if isinstance(error, RequestError)}
+        if len(problems) == len(tried):
+            raise tried[0]
+        rows = {row: fields for row, fields in enumerate(tried) if isinstance(fields, dict)}
+        _tell_spellings(order.prompts, rows)
+        with progress_bar(len(rows), "Gerando") as bar:
+            texts = generator.write(pd.DataFrame(rows.values()), limits=limits, on_progress=bar.update)
+    except RequestError as error:
+        place = table if error.row is None else order.places[error.row - 1]
+        raise DataError(f"{place}: {error.clause}" if place else error.clause) from None
+    return dict(zip(rows, texts, strict=True)), problems
+
+
+def _tell_spellings(prompts: pd.DataFrame, rows: Mapping[int, Mapping[str, str]]) -> None:
+    for name in prompts.columns:
+        typed = {clean_text(str(prompts[name].iloc[row])): fields[name] for row, fields in rows.items()}
+        other = [f"{text} = {taken}" for text, taken in typed.items() if text != taken]
+        if other:
+            say(f"Entendido: {name}: {'; '.join(other[:5])}{'; …' if len(other) > 5 else ''}")
 
 
 def _read_order(config: ExperimentConfig, prompt: Mapping[str, str], table: str | None, output: str | None) -> Order:
@@ -112,10 +151,15 @@ def _read_prompts(table: str, sheet: str | None, columns: ColumnNames) -> Order:
     for remark in content.remarks:
         say(remark)
     prompts = {field: [cells.get(column, "") for _, cells in content.rows] for field, column in content.fields.items()}
-    kept = [column for column in content.columns if column and column != "texto"]
+    kept = [column for column in content.columns if column not in {"texto", "erro"}]
     frame = pd.DataFrame([{column: cells.get(column, "") for column in kept} for _, cells in content.rows])
     index = range(len(content.rows))
-    return Order(frame, pd.DataFrame(prompts, index=index), [f"{table}, linha {line}" for line, _ in content.rows])
+    return Order(
+        frame,
+        pd.DataFrame(prompts, index=index),
+        [f"{table}, linha {line}" for line, _ in content.rows],
+        content.dialect,
+    )
 
 
 def _check_output(output: str | None, table: str | None) -> None:

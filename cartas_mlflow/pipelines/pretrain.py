@@ -11,7 +11,7 @@ from cartas_mlflow.console import keep_log, say
 from cartas_mlflow.errors import RunInterrupted
 from cartas_mlflow.pretraining import phases, record
 from cartas_mlflow.pretraining.session import begin_pretraining
-from cartas_mlflow.tracking.run import open_run
+from cartas_mlflow.tracking.opening import open_run
 
 CONFIG = "configs/pretrain.yaml"
 

@@ -14,7 +14,7 @@ from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.modeling.lora import save_adapter
 from cartas_mlflow.registry.contest import promote_model
 from cartas_mlflow.registry.model import open_folder
-from cartas_mlflow.tracking.run import open_run
+from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.training import fitting, preparation, record
 from cartas_mlflow.training.review import check_command
 from cartas_mlflow.training.session import begin, say_interrupted

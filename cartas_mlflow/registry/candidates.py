@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cartas_mlflow.errors import RegistryError, first_line
 from cartas_mlflow.files import parse_table, read_text
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
+from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.settings import RECORD_FIELDS, TrackingSettings
 from cartas_mlflow.tracking.run import is_generated_name
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
@@ -185,6 +186,11 @@ def find_candidate(client: MlflowClient, name: str) -> Candidate:
     try:
         model = client.get_logged_model(_model_id(client, name))
     except MlflowException as error:
+        if name.endswith(f"@{CHAMPION}"):
+            raise RegistryError(
+                f"Ainda não há campeã em {name}; treine (mlflow run . --env-manager local -P epochs=20) e promova "
+                "(mlflow run . --env-manager local -e promote), ou indique outro modelo com --model."
+            ) from None
         raise RegistryError(f"O modelo {name} não existe ({first_line(error)}); {HOW_TO_NAME}.") from None
     return Candidate(name, model.model_id, model.source_run_id)
 

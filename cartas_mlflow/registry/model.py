@@ -22,7 +22,7 @@ from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import COPY_AGAIN, load_adapter
 from cartas_mlflow.registry.batching import RequestBatcher
-from cartas_mlflow.registry.requests import PARAMETERS, check_work, read_parameters, read_rows
+from cartas_mlflow.registry.requests import PARAMETERS, Vocabulary, check_work, read_parameters, read_rows
 from cartas_mlflow.registry.server import make_refusals_clear
 from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ModelSettings, ServingSettings
 
@@ -57,6 +57,8 @@ class ServedModel(OwnFile):
 
     template: str
     cards: tuple[str, ...] = Field(min_length=1)
+    values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Occasions, sections and themes of the readings, by field; earlier versions did not keep them."""
     max_length: int = Field(ge=1)
     """Limit of a prompt, in tokens."""
     batch_size: int = Field(ge=1)
@@ -144,12 +146,16 @@ class ReadingGenerator(PythonModel):
         Raises:
             RequestError: see :meth:`predict`.
         """
-        cards = None if limits is None or limits.any_card else self.served.cards
-        rows = read_rows(prompts, self.served.used_fields, cards, limits)
+        rows = read_rows(prompts, self.served.used_fields, self.vocabulary(limits), limits)
         settings, sequences = read_parameters(params, self.defaults)
         if limits is not None:
             check_work(len(rows), settings, sequences, limits)
         return [self.served.template.format(**row) for row in rows], settings, sequences
+
+    def vocabulary(self, limits: ServingSettings | None) -> Vocabulary:
+        """What the training knew; without limits any card goes through."""
+        known = {"carta": self.served.cards, **self.served.values}
+        return Vocabulary(known, any_card=limits is None or limits.any_card)
 
     def write(
         self,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from cartas_mlflow.data.cells import clean_text
+from cartas_mlflow.data.matching import find_value
 from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ServingSettings
 
 PARAMETERS: dict[str, tuple[str, float, float]] = {
@@ -56,26 +58,61 @@ class RequestError(MlflowException):
         return json.dumps({"error_code": self.error_code, "message": self.sentence}, ensure_ascii=False)
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a model was trained on. ``known``: field -> its values; ``any_card``: cards outside of it go through too."""
+
+    known: Mapping[str, Sequence[str]]
+    any_card: bool = False
+
+    def spell(self, name: str, text: str) -> str:
+        """The value as the training spelled it, however it was typed; the text itself where it knows none like it."""
+        return find_value(text, self.known.get(name, ())) or text
+
+    def check(self, row: Mapping[str, str], number: int) -> None:
+        """Raises:
+        RequestError: a card that the model does not know.
+        """
+        cards = self.known.get("carta", ())
+        if not self.any_card and cards and row["carta"] not in cards:
+            raise RequestError(_unknown_card(row["carta"], cards), number)
+
+
 def read_rows(
-    frame: pd.DataFrame, used: Sequence[str], cards: Sequence[str] | None, limits: ServingSettings | None
+    frame: pd.DataFrame, used: Sequence[str], vocabulary: Vocabulary, limits: ServingSettings | None
 ) -> list[dict[str, str]]:
-    """The fields of each row, cleaned like the readings of a training; every field of a record is present (``""`` where
-    the table has none).
+    """The fields of each row, cleaned like the readings of a training and spelled as there; every field of a record is
+    present (``""`` where the table has none).
 
     Args:
         used: fields that the prompt's template uses.
-        cards: cards that the model knows; None lets any through.
         limits: how much a request may hold; None: no limit.
 
     Raises:
         RequestError: no row or too many, a field that is missing, empty, not text, or too long, an unknown card.
     """
-    if len(frame) == 0:
-        raise RequestError("O pedido não tem nenhuma linha; mande ao menos uma carta.")
     if limits is not None and len(frame) > limits.max_rows:
         raise RequestError(
             f"O pedido tem {len(frame)} linhas e o limite é {limits.max_rows}; divida-o em pedidos menores."
         )
+    rows = []
+    for row in try_rows(frame, used, vocabulary, limits):
+        if isinstance(row, RequestError):
+            raise row
+        rows.append(row)
+    return rows
+
+
+def try_rows(
+    frame: pd.DataFrame, used: Sequence[str], vocabulary: Vocabulary, limits: ServingSettings | None
+) -> Iterator[dict[str, str] | RequestError]:
+    """Each row as :func:`read_rows` gives it, or why it cannot be answered.
+
+    Raises:
+        RequestError: no row at all, or a column that is missing.
+    """
+    if len(frame) == 0:
+        raise RequestError("O pedido não tem nenhuma linha; mande ao menos uma carta.")
     missing = [name for name in used if name not in frame.columns]
     if missing:
         columns = "a coluna" if len(missing) == 1 else "as colunas"
@@ -84,15 +121,18 @@ def read_rows(
             f"{', '.join(used)}."
         )
     longest = None if limits is None else limits.max_field_length
-    rows = []
     for number, cells in enumerate(frame.to_dict("records"), start=1):
-        row = {
-            name: _read_cell(cells.get(name), name, number, longest, required=name in used) for name in RECORD_FIELDS
-        }
-        if cards is not None and "carta" in used and row["carta"] not in cards:
-            raise RequestError(_unknown_card(row["carta"], cards), number)
-        rows.append(row)
-    return rows
+        try:
+            row = {
+                name: vocabulary.spell(name, _read_cell(cells.get(name), name, number, longest, required=name in used))
+                for name in RECORD_FIELDS
+            }
+            if "carta" in used:
+                vocabulary.check(row, number)
+        except RequestError as error:
+            yield error
+        else:
+            yield row
 
 
 def read_parameters(params: Mapping[str, Any] | None, defaults: GenerationSettings) -> tuple[GenerationSettings, int]:
@@ -109,6 +149,12 @@ def read_parameters(params: Mapping[str, Any] | None, defaults: GenerationSettin
     }
     sequences = given.pop("num_return_sequences", 1)
     settings = defaults.model_copy(update=given)
+    if settings.do_sample and settings.num_beams > 1:
+        # Who asks for one of the two alone means it: the other is only the training's way.
+        if "num_beams" not in given:
+            settings = settings.model_copy(update={"num_beams": 1})
+        elif "do_sample" not in given:
+            settings = settings.model_copy(update={"do_sample": False})
     if settings.do_sample and settings.num_beams > 1:
         raise RequestError(
             f"do_sample=true não combina com num_beams={settings.num_beams}; use num_beams=1, ou do_sample=false."

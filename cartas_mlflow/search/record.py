@@ -21,8 +21,9 @@ from cartas_mlflow.search.space import Space
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.report import METRIC_TITLES
-from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun, open_run
+from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 from cartas_mlflow.training import fitting
 from cartas_mlflow.training import record as training_record
 

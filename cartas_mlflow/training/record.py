@@ -101,6 +101,11 @@ def save_served(session: Session, setup: Setup) -> None:
     served = ServedModel(
         template=setup.data.template,
         cards=tuple(sorted({record.carta for record in setup.data.records.rows})),
+        values={
+            name: tuple(sorted({getattr(record, name) for record in setup.data.records.rows} - {""}))
+            for name in RECORD_FIELDS
+            if name != "carta"
+        },
         max_length=config.data.max_length,
         batch_size=config.evaluation.batch_size,
         base_name=location.name,

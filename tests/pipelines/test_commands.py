@@ -22,7 +22,7 @@ from mlflow.entities import Run
 from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import TrackingError
 from cartas_mlflow.settings import TrackingSettings
-from cartas_mlflow.tracking.run import open_run
+from cartas_mlflow.tracking.opening import open_run
 
 pytestmark = pytest.mark.slow
 

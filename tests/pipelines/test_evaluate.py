@@ -181,7 +181,7 @@ def test_a_table_without_a_field_of_the_model_is_one_sentence(
 
 
 def test_a_model_that_does_not_exist_leaves_no_run(trainings: Trainings, settings: dict[str, Any]) -> None:
-    with pytest.raises(RegistryError, match="O modelo models:/nenhum@champion não existe"):
+    with pytest.raises(RegistryError, match="Ainda não há campeã em models:/nenhum@champion"):
         evaluate(overrides={**settings, "registry.name": "nenhum"})
     assert runs_of(settings) == []
 

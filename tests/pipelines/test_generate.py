@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,16 +21,18 @@ from trainings import Trainings
 
 from cartas_mlflow.cli import main
 from cartas_mlflow.config import PROJECT_ROOT
+from cartas_mlflow.data.grids import Dialect
 from cartas_mlflow.data.output import write_table
 from cartas_mlflow.errors import DataError, RegistryError, SettingError, UserError
 from cartas_mlflow.pipelines.generate import generate
 from cartas_mlflow.registry.candidates import find_candidate
+from cartas_mlflow.registry.model import ServedModel
 from cartas_mlflow.registry.promotion import CHAMPION, register
 
 FIELDS = ["carta", "evento", "secao", "tema"]
 SUN = {"carta": "O Louco", "evento": "Ano Novo", "secao": "Luz", "tema": "Amor"}
 READERS: dict[str, Callable[..., pd.DataFrame]] = {
-    "csv": pd.read_csv,
+    "csv": lambda path: pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig"),
     "xlsx": lambda path: pd.read_excel(path, engine="openpyxl"),
     "jsonl": lambda path: pd.read_json(path, lines=True),
     "parquet": pd.read_parquet,
@@ -62,7 +65,8 @@ def test_one_card_is_shown(adapter: str, said: list[str]) -> None:
 
 def test_one_card_may_go_to_a_file(adapter: str, tmp_path: Path) -> None:
     (text,) = generate(model=adapter, prompt=SUN, output="uma.csv")
-    assert pd.read_csv(tmp_path / "uma.csv").to_dict("records") == [{**SUN, "texto": text}]
+    assert (tmp_path / "uma.csv").read_bytes().startswith(b"\xef\xbb\xbfcarta;evento;secao;tema;texto\r\n")
+    assert pd.read_csv(tmp_path / "uma.csv", sep=";").to_dict("records") == [{**SUN, "texto": text}]
 
 
 @pytest.mark.parametrize("ending", READERS)
@@ -212,7 +216,7 @@ def test_a_folder_needs_no_tracking_server(adapter: str) -> None:
         ),
         (
             {"table": "falha.csv", "output": "saida.csv"},
-            "falha.csv, linha 4: o campo tema está vazio; escreva um texto.",
+            "falha.csv, linha 2: o campo tema está vazio; escreva um texto.",
         ),
         (
             {"table": "outra.csv", "output": "saida.csv"},
@@ -233,12 +237,84 @@ def test_what_cannot_be_generated_is_one_sentence(adapter: str, options: dict[st
     header = "carta,evento,secao,tema\n"
     row = "O Louco,Ano Novo,Luz,Amor\n"
     Path("pedidos.csv").write_text(header + row)
-    Path("falha.csv").write_text(f"{header}{row}\nO Mago,Ano Novo,Luz,\n")
+    Path("falha.csv").write_text(f"{header}O Mago,Ano Novo,Luz,\n\nO Sol,Ano Novo,Luz,Amor\n")
     Path("outra.csv").write_text(f"{header}O Sol,Ano Novo,Luz,Amor\n")
     Path("estreita.csv").write_text("carta,evento,secao\nO Louco,Ano Novo,Luz\n")
     Path("cabecalho.csv").write_text(header)
     assert failure(model=adapter, **options) == sentence
     assert not Path("saida.csv").exists()
+
+
+def test_a_row_that_cannot_be_answered_gets_its_reason_and_the_others_their_readings(
+    adapter: str, said: list[str]
+) -> None:
+    rows = [
+        "O Louco,Ano Novo,Luz,Amor,a",
+        "O Sol,Ano Novo,Luz,Amor,b",
+        "louco,ano novo,LUZ,Amor,c",
+        "O Mago,,Luz,Amor,d",
+    ]
+    Path("pedidos.csv").write_text("carta,evento,secao,tema,nota\n" + "\n".join(rows), encoding="utf-8")
+    texts = generate(model=adapter, table="pedidos.csv", output="saida.csv")
+    written = pd.read_csv("saida.csv", keep_default_na=False)
+    assert list(written.columns) == [*FIELDS, "nota", "texto", "erro"]
+    assert list(written["texto"]) == [texts[0], "", texts[1], ""]
+    assert texts[0] == texts[1]
+    assert list(written["nota"]) == ["a", "b", "c", "d"]
+    assert list(written["erro"]) == [
+        "",
+        "este modelo não conhece a carta 'O Sol'; as mais próximas são O Mago, O Louco.",
+        "",
+        "o campo evento está vazio; escreva um texto.",
+    ]
+    assert said == [
+        "Entendido: carta: louco = O Louco",
+        "Entendido: evento: ano novo = Ano Novo",
+        "Entendido: secao: LUZ = Luz",
+        "⚠️ 2 linhas ficaram sem leitura, com o motivo na coluna erro (a primeira: pedidos.csv, linha 3: este modelo "
+        "não conhece a carta 'O Sol'; as mais próximas são O Mago, O Louco.)",
+        "✅ Leituras gravadas: 2, em saida.csv",
+    ]
+    again = generate(model=adapter, table="saida.csv", output="outra.csv")
+    assert again == texts
+    assert list(pd.read_csv("outra.csv").columns) == [*FIELDS, "nota", "texto", "erro"]
+
+
+DIALECTS = {
+    "comma": ("utf-8", ",", "\n", b"carta,evento"),
+    "Excel's": ("utf-8-sig", ";", "\r\n", b"\xef\xbb\xbfcarta;evento"),
+    "tabs in UTF-16": ("utf-16", "\t", "\r\n", "carta\tevento".encode("utf-16")),
+    "Windows-1252": ("cp1252", ";", "\r\n", b"carta;evento"),
+}
+
+
+@pytest.mark.parametrize(("encoding", "delimiter", "end", "start"), DIALECTS.values(), ids=DIALECTS.keys())
+def test_the_output_speaks_the_tables_dialect(
+    adapter: str, encoding: str, delimiter: str, end: str, start: bytes
+) -> None:
+    lines = [["carta", "evento", "secao", "tema", "situação"], [*SUN.values(), "não é já"]]
+    Path("pedidos.csv").write_bytes("".join(delimiter.join(line) + end for line in lines).encode(encoding))
+    (text,) = generate(model=adapter, table="pedidos.csv", output="saida.csv")
+    content = Path("saida.csv").read_bytes()
+    assert content.startswith(start)
+    decoded = content.decode(encoding)
+    assert decoded == f"{delimiter.join([*lines[0], 'texto'])}{end}{delimiter.join([*lines[1], text])}{end}"
+
+
+def test_a_text_that_the_tables_encoding_cannot_hold_is_written_in_utf8(tmp_path: Path) -> None:
+    table = pd.DataFrame({"texto": ["🌙 noite"]})
+    write_table(table, tmp_path / "saida.csv", Dialect(encoding="cp1252"))
+    assert (tmp_path / "saida.csv").read_bytes() == "texto\n🌙 noite\n".encode("utf-8-sig")
+
+
+def test_a_draw_alone_works_whatever_the_trainings_beams(trainings: Trainings, tmp_path: Path) -> None:
+    adapter = shutil.copytree(trainings.adapters["good"], tmp_path / "adapter")
+    served = ServedModel.load(adapter)
+    served.model_copy(update={"generation": {**served.generation, "num_beams": 4}}).save(adapter)
+    overrides = {"generation.do_sample": "true", "generation.seed": "3"}
+    assert generate(overrides=overrides, model=str(adapter), prompt=SUN) == generate(
+        overrides=overrides, model=str(trainings.adapters["good"]), prompt=SUN
+    )
 
 
 def test_any_card_may_be_let_through(adapter: str) -> None:
@@ -249,7 +325,7 @@ def test_any_card_may_be_let_through(adapter: str) -> None:
     ("model", "sentence"),
     [
         ("deadbeef", "A execução deadbeef não existe neste MLflow; confira o id e MLFLOW_TRACKING_URI."),
-        ("models:/nenhum@champion", "O modelo models:/nenhum@champion não existe"),
+        ("models:/nenhum@champion", "Ainda não há campeã em models:/nenhum@champion; treine (mlflow run . "),
         ("models:/nenhum/3", "O modelo models:/nenhum/3 não existe"),
         ("models:/m-0123", "O modelo models:/m-0123 não existe"),
         ("models:/", "O modelo models:/ não existe"),
@@ -322,6 +398,7 @@ def test_being_killed_while_writing_leaves_the_file_as_it_was(tmp_path: Path) ->
 import os, signal
 from pathlib import Path
 import pandas
+from cartas_mlflow.data.grids import Dialect
 from cartas_mlflow.data.output import write_table
 whole = Path.write_bytes
 def half(self, content):

@@ -14,6 +14,7 @@ import pytest
 from cartas_mlflow.registry.requests import (
     PARAMETERS,
     RequestError,
+    Vocabulary,
     check_work,
     nearest_cards,
     read_parameters,
@@ -22,12 +23,13 @@ from cartas_mlflow.registry.requests import (
 from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ServingSettings
 
 CARDS = ("A Força", "O Sol", "A Lua", "O Louco", "A Estrela", "O Mago")
+KNOWN = {"carta": CARDS, "evento": ("Ano Novo", "Lua Cheia"), "secao": ("Luz", "Sombra"), "tema": ("Amor", "Família")}
 ROW = {"carta": "O Sol", "evento": "Ano Novo", "secao": "Luz", "tema": "Amor"}
 LIMITS = ServingSettings()
 
 
 def read(*rows: dict[str, Any], used: tuple[str, ...] = RECORD_FIELDS, any_card: bool = False) -> list[dict[str, str]]:
-    return read_rows(pd.DataFrame(rows, dtype=object), used, None if any_card else CARDS, LIMITS)
+    return read_rows(pd.DataFrame(rows, dtype=object), used, Vocabulary(KNOWN, any_card), LIMITS)
 
 
 def refusal(*rows: dict[str, Any], used: tuple[str, ...] = RECORD_FIELDS) -> str:
@@ -112,8 +114,8 @@ def test_even_an_unused_field_must_be_a_text() -> None:
 
 
 def test_an_unknown_card_names_the_nearest_ones() -> None:
-    assert refusal({**ROW, "carta": "o sol"}) == (
-        "Linha 1: este modelo não conhece a carta 'o sol'; as mais próximas são O Sol, O Mago, O Louco."
+    assert refusal({**ROW, "carta": "o sal"}) == (
+        "Linha 1: este modelo não conhece a carta 'o sal'; as mais próximas são O Sol, O Mago, O Louco."
     )
 
 
@@ -191,9 +193,57 @@ def test_the_models_own_default_is_always_in_range() -> None:
     assert (settings.max_new_tokens, settings.temperature) == (1024, 0.005)
 
 
+SPELLINGS = [
+    ("carta", "o sol", "O Sol"),
+    ("carta", "Sol", "O Sol"),
+    ("carta", "  O  SOL. ", "O Sol"),
+    ("carta", "O Sol\u200b", "O Sol"),
+    ("carta", "XIX - O Sol", "O Sol"),
+    ("carta", "19. O Sol", "O Sol"),
+    ("carta", "forca", "A Força"),
+    ("evento", "ANO NOVO", "Ano Novo"),
+    ("secao", "luz", "Luz"),
+    ("tema", "familia", "Família"),
+    ("tema", "Dinheiro", "Dinheiro"),
+    ("evento", "São João", "São João"),
+]
+
+
+@pytest.mark.parametrize(("field", "typed", "taken"), SPELLINGS)
+def test_values_are_matched_as_people_write_them_and_others_go_as_they_are(field: str, typed: str, taken: str) -> None:
+    assert read({**ROW, field: typed}) == [{**ROW, field: taken}]
+
+
+@pytest.mark.parametrize("card", ["Lu", "O Sol Nascente", "Sol e Lua", "19", ""])
+def test_a_card_that_is_not_plain_is_never_guessed(card: str) -> None:
+    assert refusal({**ROW, "carta": card}).startswith("Linha 1: ")
+
+
+def test_two_values_that_could_be_meant_are_left_alone() -> None:
+    vocabulary = Vocabulary({"carta": ("O Sol", "A Sol", "Lua")})
+    assert vocabulary.spell("carta", "sol") == "sol"
+    assert vocabulary.spell("carta", "a sol") == "A Sol"
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "beams", "sampled"),
+    [
+        ({"do_sample": True}, {"num_beams": 4}, 1, True),
+        ({"do_sample": True, "seed": 7}, {"num_beams": 4}, 1, True),
+        ({"num_beams": 4}, {"do_sample": True}, 4, False),
+        ({"do_sample": True, "num_return_sequences": 3}, {"num_beams": 4}, 1, True),
+    ],
+)
+def test_a_draw_or_beams_alone_are_what_is_meant_whatever_the_training_did(
+    given: dict[str, Any], settings: dict[str, Any], beams: int, sampled: bool
+) -> None:
+    read_settings, _ = read_parameters(given, GenerationSettings(**settings))
+    assert (read_settings.num_beams, read_settings.do_sample) == (beams, sampled)
+
+
 def test_sampling_and_beams_do_not_go_together() -> None:
     with pytest.raises(RequestError) as refused:
-        read_parameters({"do_sample": True}, GenerationSettings(num_beams=4))
+        read_parameters({"do_sample": True, "num_beams": 4}, GenerationSettings())
     assert refused.value.sentence == (
         "do_sample=true não combina com num_beams=4; use num_beams=1, ou do_sample=false."
     )

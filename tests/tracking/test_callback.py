@@ -11,7 +11,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking import callback
 from cartas_mlflow.tracking.callback import MlflowLogging
-from cartas_mlflow.tracking.run import open_run
+from cartas_mlflow.tracking.opening import open_run
 
 Point = tuple[int, float]
 

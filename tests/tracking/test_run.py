@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from cartas_mlflow.config import load_config
 from cartas_mlflow.errors import RunInterrupted, TrackingError, TrainingError
 from cartas_mlflow.settings import TrackingSettings
-from cartas_mlflow.tracking.run import open_run
+from cartas_mlflow.tracking.opening import open_run
 
 QUIET = TrackingSettings(system_metrics=False)
 
