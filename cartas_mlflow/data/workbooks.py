@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import pickle
 import posixpath
 import re
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,24 @@ from xml.etree import ElementTree
 
 from cartas_mlflow.data.cells import cell_text
 from cartas_mlflow.data.grids import FORMULA, KINDS, Grid
+from cartas_mlflow.data.unfolding import LOCKED
 from cartas_mlflow.errors import DataError
 
 SPARSE = 20
 """Places up to the last cell per cell: from here on a few cells stand far away, and calamine would hold every place."""
 SMALL = 200_000
 """Places that are held in any case."""
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ElementTree.ParseError, KeyError, ValueError, OSError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ElementTree.ParseError,
+    KeyError,
+    ValueError,
+    OSError,
+    RuntimeError,
+)
+"""RuntimeError: a part with a password, or packed in a way that zipfile does not know."""
 _CELL = re.compile(rb'<(?:\w+:)?c [^>]*?r="([A-Z]{1,3})(\d{1,7})"')
 _ZIP_DOCUMENTS = {
     "word/document.xml": "é um documento do Word",
@@ -50,42 +64,40 @@ def read_workbook(path: Path, content: bytes) -> list[Grid]:
     Raises:
         DataError: a damaged file, one locked by a password, or a document of another kind.
     """
-    import python_calamine as calamine
-
     _refuse_other_documents(path, content)
     if b"opendocument.spreadsheet" in content[:200]:  # its first part, stored as it is, says what the archive is
         from cartas_mlflow.data.opendocument import read_opendocument
 
         return read_opendocument(path, content)
-    _refuse_far_cells(path, content)
     parts = _sheet_parts(content)
     content, parts = _without_stray_cells(content, parts)
-    try:
-        book = calamine.CalamineWorkbook.from_filelike(io.BytesIO(content))
-        sheets = [meta for meta in book.sheets_metadata if meta.typ == calamine.SheetTypeEnum.WorkSheet]
-        return [
-            _grid(
-                book.get_sheet_by_name(meta.name),
-                hidden=meta.visible != calamine.SheetVisibleEnum.Visible,
-                defects=_defects(parts.get(meta.name)),
-            )
-            for meta in sheets
-        ]
-    except calamine.PasswordError:
-        raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.") from None
-    except (calamine.CalamineError, *_BROKEN):
-        raise DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.") from None
+    return [
+        _grid(name, hidden, rows, merged, _defects(parts.get(name)))
+        for name, hidden, rows, merged in _unfold(path, content)
+    ]
 
 
-def _grid(sheet: Any, *, hidden: bool, defects: Mapping[tuple[int, int], str]) -> Grid:
-    rows = [list(cells) for cells in sheet.to_python(skip_empty_area=False)]
-    for (top, left), (bottom, _) in sheet.merged_cell_ranges or ():
+def _unfold(path: Path, content: bytes) -> list[tuple[str, bool, list[list[Any]], list[Any]]]:
+    """See :mod:`~cartas_mlflow.data.unfolding`, which runs in a process that may end as it likes."""
+    program = [sys.executable, "-P", str(Path(__file__).with_name("unfolding.py"))]
+    done = subprocess.run(program, input=content, capture_output=True, check=False)
+    if done.returncode == LOCKED:
+        raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.")
+    if done.returncode != 0:
+        raise DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.")
+    return pickle.loads(done.stdout)
+
+
+def _grid(
+    name: str, hidden: bool, rows: list[list[Any]], merged: Sequence[Any], defects: Mapping[tuple[int, int], str]
+) -> Grid:
+    for (top, left), (bottom, _) in merged:
         # Downwards only: a title merged over the columns is one cell, not a value of each of them.
         for line in range(top + 1, min(bottom + 1, len(rows))):
-            if left < len(rows[line]) and top < len(rows) and rows[line][left] in ("", None):
+            if left < len(rows[line]) and rows[line][left] in ("", None):
                 rows[line][left] = rows[top][left]
     kept = [(line, cells) for line, cells in enumerate(rows, start=1) if any(cell_text(c).strip() for c in cells)]
-    return Grid(kept, sheet.name, hidden, defects=defects)
+    return Grid(kept, name, hidden, defects=defects)
 
 
 def _refuse_other_documents(path: Path, content: bytes) -> None:
@@ -104,39 +116,6 @@ def _refuse_other_documents(path: Path, content: bytes) -> None:
         what = "é um arquivo compactado" + (f" (com {inside})" if inside else "")
     if what is not None:
         raise DataError(f"{path} {what}, não uma tabela; exporte-a, ou indique em data.path um arquivo {KINDS}.")
-
-
-def _refuse_far_cells(path: Path, content: bytes) -> None:
-    """In xlsb a stray cell cannot be cut away. Its records ([MS-XLSB] 2.1.4) are a type and a size, in 7 bits per byte;
-    type 0 begins a row, types 1 to 11 are its cells.
-    """
-    if not content.startswith(b"PK"):
-        return
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        sheets = [name for name in archive.namelist() if re.fullmatch(r"xl/worksheets/[^/]+\.bin", name)]
-        for data in map(archive.read, sheets):
-            at = row = rows = columns = cells = 0
-            while at < len(data):
-                kind, at = _record_number(data, at, 2)
-                size, at = _record_number(data, at, 4)
-                if kind == 0:
-                    row = int.from_bytes(data[at : at + 4], "little")
-                elif kind <= 11:
-                    rows, cells = max(rows, row + 1), cells + 1
-                    columns = max(columns, int.from_bytes(data[at : at + 4], "little") + 1)
-                at += size
-            if rows * columns > max(100 * SMALL, SPARSE * cells):
-                raise DataError(f"{path} tem células soltas muito longe da tabela; apague-as, ou salve como xlsx.")
-
-
-def _record_number(data: bytes, at: int, longest: int) -> tuple[int, int]:
-    number = 0
-    for place, byte in enumerate(data[at : at + longest]):
-        number |= (byte & 0x7F) << (7 * place)
-        at += 1
-        if byte < 0x80:
-            break
-    return number, at
 
 
 def _sheet_parts(content: bytes) -> dict[str, _Part]:
