@@ -20,10 +20,14 @@ LEGACY_ENCODINGS = ["cp1252", "mac_roman", "cp850", "iso8859_15"]
 _NAMES = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman", "cp850": "DOS (CP850)", "iso8859_15": "ISO 8859-15"}
 _HINT = re.compile(r"^\W*sep\s*=\s*(.)\s*$", re.IGNORECASE)
 _JSON_ARRAY = re.compile(r"\[\s*\{")
-_RESAVE = "abra-o no Excel ou no LibreOffice e salve como xlsx"
+_RESAVE = "no Excel ou no LibreOffice e salve como xlsx"
 _DISGUISES = (
-    (r"(?:<[!?][^>]*>\s*)*<(?:html|table|head|body|meta|div|style)\b|<!doctype html", "uma página HTML", _RESAVE),
-    (r"<\?xml|<(?:\w+:)?workbook\b", "um XML", _RESAVE),
+    (
+        r"(?:<[!?][^>]*>\s*)*<(?:html|table|head|body|meta|div|style)\b|<!doctype html",
+        "uma página HTML",
+        f"abra-a {_RESAVE}",
+    ),
+    (r"<\?xml|<(?:\w+:)?workbook\b", "um XML", f"abra-o {_RESAVE}"),
     (r"version https://git-lfs", "só o ponteiro de um arquivo do Git LFS", "baixe o arquivo com git lfs pull"),
     (r"\{[^{}]*docs\.google\.com", "só o atalho de uma planilha do Google", "baixe-a de lá como xlsx ou csv"),
 )
