@@ -84,6 +84,10 @@ class Command:
 MODEL = Word("models:/nome@champion, models:/nome/versão, id de execução ou pasta adapter/ (padrão: o campeão)")
 COMMANDS = {
     "train": Command("treina um adaptador LoRA com as leituras"),
+    "check": Command(
+        "confere uma tabela (data.path) antes de treinar",
+        words={"output": Word("arquivo onde gravar a tabela limpa (csv, xlsx, jsonl ou parquet)")},
+    ),
     "tune": Command(
         "busca hiperparâmetros, sozinho ou com outros processos",
         "configs/tune.yaml",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -13,15 +14,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """``dataset``: columns input_ids, attention_mask, labels (int lists, not padded), length (int: the longer side)."""
+    """``columns``: input_ids, attention_mask, labels (int lists, not padded), length (int: the longer side)."""
 
-    dataset: Dataset
+    columns: Mapping[str, Sequence[Any]]
     truncated: int
     """Texts cut at the maximum length, prompts and targets together."""
     unknown: int
     """Tokens that the vocabulary does not know, prompts and targets together."""
     longest: tuple[int, int]
     """Tokens of the longest prompt and of the longest target."""
+
+    def __len__(self) -> int:
+        return len(self.columns["length"])
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The columns as a trainer takes them; made when one asks, since the library takes its time to import."""
+        from datasets import Dataset
+
+        return Dataset.from_dict(dict(self.columns))
 
 
 def encode_texts(
@@ -32,8 +43,6 @@ def encode_texts(
     Args:
         max_length: limit of both sides in tokens, ``</s>`` included.
     """
-    from datasets import Dataset
-
     full = tokenizer(list(prompts)), tokenizer(text_target=list(targets))
     truncated = sum(len(ids) > max_length for side in full for ids in side["input_ids"])
     inputs = tokenizer(list(prompts), truncation=True, max_length=max_length)
@@ -46,7 +55,7 @@ def encode_texts(
         "length": [max(len(a), len(b)) for a, b in zip(inputs["input_ids"], labels, strict=True)],
     }
     longest = max(map(len, inputs["input_ids"])), max(map(len, labels))
-    return EncodedTexts(Dataset.from_dict(columns), truncated, unknown, longest)
+    return EncodedTexts(columns, truncated, unknown, longest)
 
 
 def unknown_characters(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, list[int]]:

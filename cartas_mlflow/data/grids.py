@@ -5,6 +5,7 @@ What a file is, its content says; the ending only helps where two kinds of text 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,7 @@ def read_grids(path: Path) -> list[Grid]:
 
 def _read_content(path: Path) -> bytes:
     shown = str(path)
-    if "://" in shown or shown.startswith(("http:/", "https:/")):
+    if re.match(r"\w{2,}:/", shown):
         raise DataError(f"{shown} é um endereço da internet; baixe a tabela e indique o arquivo em data.path.")
     try:
         if path.is_dir():
@@ -112,7 +113,7 @@ def _read_parquet(path: Path, content: bytes) -> Grid:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(content)).read()  # takes two columns of one name
         columns = [column.to_pylist() for column in table]
     except (pyarrow.ArrowException, OSError, ValueError):
         raise DataError(f"{path} não é um arquivo parquet íntegro; exporte a tabela de novo.") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +74,8 @@ def _find_header(grid: Grid, names: Mapping[str, str]) -> Header:
     for place, (line, cells) in enumerate(grid.rows):
         if line > HEADER_LINES and place:
             break
-        header = Header(grid, place, match_columns(names, [clean_text(cell_text(cell)) for cell in cells]))
+        titles = _without_empty_twins(grid, place, [clean_text(cell_text(cell)) for cell in cells])
+        header = Header(grid, place, match_columns(names, titles))
         if len(header.fields) > len(best.fields):
             best = header
         if len(header.fields) == len(names) or grid.named:
@@ -83,23 +83,49 @@ def _find_header(grid: Grid, names: Mapping[str, str]) -> Header:
     return best
 
 
+def _without_empty_twins(grid: Grid, place: int, titles: Sequence[str]) -> list[str]:
+    """Of columns with one name those without a single value do not count, if another has one."""
+    keys = [clean_name(title) for title in titles]
+    empty = {
+        column
+        for column, key in enumerate(keys)
+        if key and keys.count(key) > 1
+        if not any(cell_text(cells[column]).strip() for _, cells in grid.rows[place + 1 :] if column < len(cells))
+    }
+    filled = {key for column, key in enumerate(keys) if column not in empty}
+    return ["" if column in empty and keys[column] in filled else title for column, title in enumerate(titles)]
+
+
 def _remarks(header: Header, names: Mapping[str, str], others: Sequence[Grid], *, several: bool) -> tuple[str, ...]:
     grid, titles = header.grid, header.titles
     said = [grid.remark] if grid.remark else []
     if grid.sheet is not None and (several or grid.hidden):
         beside = f"; para outra, data.sheet: {', '.join(str(other.sheet) for other in others)}" if others else ""
-        said.append(f"Planilha lida: {grid.sheet}{_mark(grid)}{beside}")
+        said.append(f"Planilha lida: {clean_text(grid.sheet)}{_mark(grid)}{beside}")
     if header.line > 1 and not grid.named:
         said.append(f"Cabeçalho na linha {header.line}")
     taken = {name: titles[place] for name, place in header.fields.items()}
     other = {name: title for name, title in taken.items() if clean_name(title) != clean_name(names[name])}
     if other:
-        said.append("Colunas entendidas: " + ", ".join(f"{name} = {title}" for name, title in other.items()))
+        understood = ", ".join(f"{name} = {title}" for name, title in other.items())
+        said.append(f"Colunas entendidas: {understood}. Para fixá-las: {_paste(other)}")
     return tuple(said)
 
 
 def _mark(grid: Grid) -> str:
     return " (oculta)" if grid.hidden else ""
+
+
+def _paste(titles: Mapping[str, str]) -> str:
+    """The settings as they are typed after a command."""
+    return " ".join(f"-P data.columns.{name}={_quoted(title)}" for name, title in titles.items())
+
+
+def _quoted(title: str) -> str:
+    """As any shell takes it, and none changes it; plain words stay plain."""
+    if all(character.isalnum() or character in "_-." for character in title):
+        return title
+    return '"' + "".join(f"\\{sign}" if sign in '"\\$`' else sign for sign in title) + '"'
 
 
 def _missing_columns(path: Path, header: Header, names: Mapping[str, str], needed: Sequence[str]) -> str:
@@ -116,7 +142,7 @@ def _missing_columns(path: Path, header: Header, names: Mapping[str, str], neede
         title = next((title for title in free if near and clean_name(title) == near[0]), None)
         if title is not None:
             free.remove(title)
-        words.append(f"-P data.columns.{name}={shlex.quote(title) if title else 'NOME'}")
+        words.append(f"-P data.columns.{name}={_quoted(title) if title else 'NOME'}")
     where = f" (planilha {header.grid.sheet})" if header.grid.sheet else ""
     shown = ", ".join(title if len(title) <= 60 else f"{title[:60]}…" for title in titles[:20])
     absent = [name for name in missing if name not in {"carta", "texto"}]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import random
-from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cartas_mlflow.data.records import Record, Records
 from cartas_mlflow.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MIN_RECORDS = 12
 """Fewer readings are no table to learn from, and none to measure on."""
@@ -31,8 +32,9 @@ class Split:
 def split_records(records: Records, fraction: float, seed: int) -> Split:
     """Stratified by ``carta``, independent of the order of the rows in the file.
 
-    Where every card can stand on both sides in its share, scikit-learn draws. Where not, each card gets its share by
-    largest remainders, keeps at least one reading for training, and cards with a single one go to training.
+    Each card gets its share by largest remainders and keeps at least one reading for training; only where every card
+    has a single one do some stand in validation alone. The draw is that of scikit-learn's ``StratifiedShuffleSplit``: a
+    table that it takes (no card with one reading, no side smaller than the number of cards) is split as it splits it.
 
     Args:
         fraction: share of the rows for validation, rounded up (0.15 of 462 -> 70).
@@ -44,54 +46,55 @@ def split_records(records: Records, fraction: float, seed: int) -> Split:
     if total < MIN_RECORDS:
         few = "1 leitura válida" if total == 1 else f"{total} leituras válidas"
         raise DataError(f"{records.source} tem só {few}, e são precisas pelo menos {MIN_RECORDS}; acrescente leituras.")
+    import numpy as np
+
     ordered = sorted(records.rows, key=lambda record: record.id)
-    counts = Counter(record.carta for record in ordered)
+    names, classes = np.unique([record.carta for record in ordered], return_inverse=True)
+    counts = np.bincount(classes)
     held_out = min(math.ceil(total * fraction), total - 1)
-    train, validation = _draw_evenly(ordered, held_out, seed) or _draw_by_remainders(ordered, held_out, seed)
-    trained = {record.carta for record in train}
+    random = np.random.RandomState(seed)
+    kept = _largest_remainders(counts, total - held_out, random)
+    # What is left is all of the other side; scikit-learn draws it all the same, and its chance goes on from there.
+    _largest_remainders(counts - kept, held_out, random)
+    if counts.max() > 1:
+        _keep_one_of_each(kept, counts, held_out)
+    train: list[Record] = []
+    validation: list[Record] = []
+    for card, count in enumerate(counts):
+        places = np.flatnonzero(classes == card)[random.permutation(count)]
+        train.extend(ordered[place] for place in places[: kept[card]])
+        validation.extend(ordered[place] for place in places[kept[card] :])
     return Split(
-        train,
-        validation,
-        single=tuple(sorted(card for card, count in counts.items() if count == 1 and card in trained)),
-        unseen=tuple(sorted(counts.keys() - trained)),
+        tuple(sorted(train, key=lambda record: record.id)),
+        tuple(sorted(validation, key=lambda record: record.id)),
+        single=tuple(str(name) for name, count, own in zip(names, counts, kept, strict=True) if count == own == 1),
+        unseen=tuple(str(name) for name, own in zip(names, kept, strict=True) if own == 0),
     )
 
 
-def _draw_evenly(
-    ordered: Sequence[Record], held_out: int, seed: int
-) -> tuple[tuple[Record, ...], tuple[Record, ...]] | None:
-    from sklearn.model_selection import train_test_split
+def _largest_remainders(counts: np.ndarray, draws: int, random: np.random.RandomState) -> np.ndarray:
+    """Readings per card among so many draws: the proportional share rounded down, and one more for the largest
+    remainders; among equal ones chance decides (Hamilton's method, as in scikit-learn's ``_approximate_mode``)."""
+    import numpy as np
 
-    counts = Counter(record.carta for record in ordered)
-    if min(counts.values()) < 2 or min(held_out, len(ordered) - held_out) < len(counts):
-        return None
-    sides = train_test_split(
-        ordered, test_size=held_out, random_state=seed, stratify=[record.carta for record in ordered]
-    )
-    if any({record.carta for record in side} != counts.keys() for side in sides):
-        return None
-    train, validation = (tuple(sorted(side, key=lambda record: record.id)) for side in sides)
-    return train, validation
+    shares = counts / counts.sum() * draws
+    drawn = np.floor(shares)
+    remainders = shares - drawn
+    missing = int(draws - drawn.sum())
+    for value in np.sort(np.unique(remainders))[::-1]:
+        if missing <= 0:
+            break
+        (equal,) = np.where(remainders == value)
+        chosen = random.choice(equal, size=min(len(equal), missing), replace=False)
+        drawn[chosen] += 1
+        missing -= len(chosen)
+    return drawn.astype(int)
 
 
-def _draw_by_remainders(
-    ordered: Sequence[Record], held_out: int, seed: int
-) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    chance = random.Random(seed)
-    by_card: dict[str, list[Record]] = defaultdict(list)
-    for record in ordered:
-        by_card[record.carta].append(record)
-    cards = sorted(by_card)
-    chance.shuffle(cards)  # equal remainders: not always the first in the alphabet
-    room = {card: len(by_card[card]) - 1 for card in cards}
-    if not any(room.values()):
-        room = dict.fromkeys(cards, 1)  # nothing but single readings: some of them are measured all the same
-    held_out = min(held_out, sum(room.values()))
-    share = {card: held_out * room[card] / sum(room.values()) for card in cards}
-    quota = {card: min(room[card], int(share[card])) for card in cards}
-    for card in sorted(cards, key=lambda card: quota[card] - share[card]):
-        if sum(quota.values()) < held_out and quota[card] < room[card]:
-            quota[card] += 1
-    held = {record.id for card in cards for record in chance.sample(by_card[card], quota[card])}
-    train = tuple(record for record in ordered if record.id not in held)
-    return train, tuple(record for record in ordered if record.id in held)
+def _keep_one_of_each(kept: np.ndarray, counts: np.ndarray, held_out: int) -> None:
+    """No card without training; validation gives it, and gets back from cards that have readings to spare."""
+    kept[kept == 0] = 1
+    while counts.sum() - kept.sum() < held_out and kept.max() > 1:
+        kept[(kept / counts * (kept > 1)).argmax()] -= 1
+    if counts.sum() == kept.sum():  # a very small fraction: still one reading to validate with
+        kept[(kept * (counts > 1)).argmax()] -= 1

@@ -20,6 +20,18 @@ LEGACY_ENCODINGS = ["cp1252", "mac_roman", "cp850", "iso8859_15"]
 _NAMES = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman", "cp850": "DOS (CP850)", "iso8859_15": "ISO 8859-15"}
 _HINT = re.compile(r"^\W*sep\s*=\s*(.)\s*$", re.IGNORECASE)
 _JSON_ARRAY = re.compile(r"\[\s*\{")
+_RESAVE = "no Excel ou no LibreOffice e salve como xlsx"
+_DISGUISES = (
+    (
+        r"(?:<[!?][^>]*>\s*)*<(?:html|table|head|body|meta|div|style)\b|<!doctype html",
+        "uma página HTML",
+        f"abra-a {_RESAVE}",
+    ),
+    (r"<\?xml|<(?:\w+:)?workbook\b", "um XML", f"abra-o {_RESAVE}"),
+    (r"version https://git-lfs", "só o ponteiro de um arquivo do Git LFS", "baixe o arquivo com git lfs pull"),
+    (r"\{[^{}]*docs\.google\.com", "só o atalho de uma planilha do Google", "baixe-a de lá como xlsx ou csv"),
+)
+"""Beginning of a text -> what it is instead of a table, and the mend."""
 _KNOWN = {*OTHER_NAMES, *(other for others in OTHER_NAMES.values() for other in others)}
 
 
@@ -32,13 +44,10 @@ def read_text_table(path: Path, content: bytes) -> Grid:
     text, dialect, remark = _decode(path, content)
     if not text.strip():
         raise DataError(f"O arquivo {path} está vazio; ele precisa de um cabeçalho e de leituras.")
-    start = text.lstrip()[:200].lower()
-    if start.startswith(("<!doctype html", "<html", "<table", "<head", "<meta")):
-        raise DataError(
-            f"{path} é uma página HTML, não uma tabela; abra-a no Excel ou no LibreOffice e salve como xlsx."
-        )
-    if start.startswith("<?xml"):
-        raise DataError(f"{path} é um XML, não uma tabela; abra-o no Excel ou no LibreOffice e salve como xlsx.")
+    start = text.lstrip()[:500].lower()
+    for pattern, what, mend in _DISGUISES:
+        if re.match(pattern, start, re.DOTALL):
+            raise DataError(f"{path} é {what}, não uma tabela; {mend}.")
     if path.suffix.lower() in {".jsonl", ".ndjson", ".json"} or start.startswith('{"') or _JSON_ARRAY.match(start):
         return _read_json(path, text)
     return _read_csv(path, text, dialect, remark)

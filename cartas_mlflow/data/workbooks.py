@@ -1,14 +1,17 @@
-"""Spreadsheet files (xlsx, xls, xlsb, ods), read by calamine; what it leaves out of an xlsx is looked up in its XML."""
+"""Spreadsheet files (xlsx, xls, xlsb), read by calamine; what it leaves out of an xlsx is looked up in its XML."""
 
 from __future__ import annotations
 
 import io
+import pickle
 import posixpath
 import re
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,24 @@ from xml.etree import ElementTree
 
 from cartas_mlflow.data.cells import cell_text
 from cartas_mlflow.data.grids import FORMULA, KINDS, Grid
+from cartas_mlflow.data.unfolding import LOCKED
 from cartas_mlflow.errors import DataError
 
 SPARSE = 20
 """Places up to the last cell per cell: from here on a few cells stand far away, and calamine would hold every place."""
 SMALL = 200_000
 """Places that are held in any case."""
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ElementTree.ParseError, KeyError, ValueError, OSError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ElementTree.ParseError,
+    KeyError,
+    ValueError,
+    OSError,
+    RuntimeError,
+)
+"""RuntimeError: a part with a password, or packed in a way that zipfile does not know."""
 _CELL = re.compile(rb'<(?:\w+:)?c [^>]*?r="([A-Z]{1,3})(\d{1,7})"')
 _ZIP_DOCUMENTS = {
     "word/document.xml": "é um documento do Word",
@@ -50,41 +64,46 @@ def read_workbook(path: Path, content: bytes) -> list[Grid]:
     Raises:
         DataError: a damaged file, one locked by a password, or a document of another kind.
     """
-    import python_calamine as calamine
-
     _refuse_other_documents(path, content)
+    if b"opendocument.spreadsheet" in content[:200]:  # its first part, stored as it is, says what the archive is
+        from cartas_mlflow.data.opendocument import read_opendocument
+
+        return read_opendocument(path, content)
     parts = _sheet_parts(content)
     content, parts = _without_stray_cells(content, parts)
-    try:
-        book = calamine.CalamineWorkbook.from_filelike(io.BytesIO(content))
-        sheets = [meta for meta in book.sheets_metadata if meta.typ == calamine.SheetTypeEnum.WorkSheet]
-        return [
-            _grid(
-                book.get_sheet_by_name(meta.name),
-                hidden=meta.visible != calamine.SheetVisibleEnum.Visible,
-                defects=_defects(parts.get(meta.name)),
-            )
-            for meta in sheets
-        ]
-    except calamine.PasswordError:
-        raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.") from None
-    except (calamine.CalamineError, *_BROKEN):
-        raise DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.") from None
+    return [
+        _grid(name, hidden, rows, merged, _defects(parts.get(name)))
+        for name, hidden, rows, merged in _unfold(path, content)
+    ]
 
 
-def _grid(sheet: Any, *, hidden: bool, defects: Mapping[tuple[int, int], str]) -> Grid:
-    rows = [list(cells) for cells in sheet.to_python(skip_empty_area=False)]
-    for (top, left), (bottom, _) in sheet.merged_cell_ranges or ():
+def _unfold(path: Path, content: bytes) -> list[tuple[str, bool, list[list[Any]], list[Any]]]:
+    """See :mod:`~cartas_mlflow.data.unfolding`, which runs in a process that may end as it likes."""
+    program = [sys.executable, "-P", str(Path(__file__).with_name("unfolding.py"))]
+    done = subprocess.run(program, input=content, capture_output=True, check=False)
+    if done.returncode == LOCKED:
+        raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.")
+    if done.returncode != 0:
+        raise DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.")
+    return pickle.loads(done.stdout)
+
+
+def _grid(
+    name: str, hidden: bool, rows: list[list[Any]], merged: Sequence[Any], defects: Mapping[tuple[int, int], str]
+) -> Grid:
+    for (top, left), (bottom, _) in merged:
         # Downwards only: a title merged over the columns is one cell, not a value of each of them.
         for line in range(top + 1, min(bottom + 1, len(rows))):
-            if left < len(rows[line]) and top < len(rows) and rows[line][left] in ("", None):
+            if left < len(rows[line]) and rows[line][left] in ("", None):
                 rows[line][left] = rows[top][left]
     kept = [(line, cells) for line, cells in enumerate(rows, start=1) if any(cell_text(c).strip() for c in cells)]
-    return Grid(kept, sheet.name, hidden, defects=defects)
+    return Grid(kept, name, hidden, defects=defects)
 
 
 def _refuse_other_documents(path: Path, content: bytes) -> None:
     if not content.startswith(b"PK"):
+        if "EncryptedPackage".encode("utf-16-le") in content:
+            raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.")
         return
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -77,8 +77,11 @@ class BaseLocation:
         return digest.hexdigest()[:16]
 
 
-def find_base(settings: ModelSettings) -> BaseLocation:
+def find_base(settings: ModelSettings, *, weights: bool = True) -> BaseLocation:
     """Locate the base model, fetching it from the hub where that is needed and possible.
+
+    Args:
+        weights: False where settings and tokenizer are enough: the hub's weights are then not fetched.
 
     Raises:
         BaseUnreachable: it is not on this machine and no hub answers in time.
@@ -101,7 +104,7 @@ def find_base(settings: ModelSettings) -> BaseLocation:
     if constants.is_offline_mode():
         raise BaseUnreachable(settings.name, "o modo sem rede está ligado (HF_HUB_OFFLINE)")
     ask_hub(settings)
-    snapshot = _download(settings)
+    snapshot = _download(settings, weights)
     return BaseLocation(settings.name, snapshot, "hub", snapshot.name)
 
 
@@ -179,22 +182,23 @@ def _cached_snapshot(settings: ModelSettings) -> Path | None:
     return Path(config).parent
 
 
-def _download(settings: ModelSettings) -> Path:
+def _download(settings: ModelSettings, weights: bool) -> Path:
     import httpx2  # the hub client's own HTTP library: its errors come through
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         files = {file.rfilename for file in HfApi().model_info(settings.name, revision=settings.revision).siblings}
-        patterns = list(HUB_FILES)
-        if not files.intersection(WEIGHT_FILES[:2]):
+        patterns = [name for name in HUB_FILES if weights or not name.endswith(".safetensors")]
+        if weights and not files.intersection(WEIGHT_FILES[:2]):
             patterns.append("pytorch_model*.bin")
         folder = Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=patterns))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise _refused(settings) from error
     except (LocalEntryNotFoundError, httpx2.HTTPError) as error:
         raise BaseUnreachable(settings.name, f"o hub não chegou a entregá-lo ({type(error).__name__})") from error
-    _check_folder(folder)
+    if weights:
+        _check_folder(folder)
     return folder
 
 

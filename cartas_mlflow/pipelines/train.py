@@ -16,6 +16,7 @@ from cartas_mlflow.registry.contest import promote_model
 from cartas_mlflow.registry.model import open_folder
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.training import fitting, page, preparation, record
+from cartas_mlflow.training.review import check_command
 from cartas_mlflow.training.session import begin, say_interrupted
 
 
@@ -53,7 +54,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         say(f"Configurações carregadas para o modelo: {config.model.name}")
 
         say("2. Carregando e processando dataset...")
-        records = preparation.load_data(config)
+        records = preparation.load_data(config, check=check_command(config.data))
 
         say("3. Dividindo os dados...")
         data = preparation.split_data(config, records)

@@ -72,7 +72,7 @@ class Bench:
                 return sides
         key = data.template, limit
         if key not in self.encoded:
-            self.encoded[key] = preparation.tokenize_data(config, self.base, data)
+            self.encoded[key] = preparation.tokenize_data(config, self.base.tokenizer, data)
         return self.encoded[key]
 
     def measure_baselines(self, setup: Setup, score: fitting.Score) -> tuple[Baselines, Sequence[str]]:

@@ -91,7 +91,12 @@ class Setup:
 
 
 def settle_base(
-    config: ExperimentConfig, config_path: str | Path, overrides: Mapping[str, Any], *, resumed: bool = False
+    config: ExperimentConfig,
+    config_path: str | Path,
+    overrides: Mapping[str, Any],
+    *,
+    resumed: bool = False,
+    weights: bool = True,
 ) -> SettledBase:
     """Find the base; where it cannot be had, take the fallback's in its place and say all that changes with it.
 
@@ -99,12 +104,14 @@ def settle_base(
         config_path: where the settings come from, as the console names it.
         overrides: what the user typed: it outlasts the fallback.
         resumed: an earlier training goes on, which it can only do on its own base.
+        weights: see :func:`~cartas_mlflow.modeling.base.find_base`; without them nothing will train, and a line says
+            what a box would.
 
     Raises:
         BaseModelError: no base, and ``model.fallback=none``; or a base that is no base.
     """
     try:
-        location = find_base(config.model)
+        location = find_base(config.model, weights=weights)
     except BaseUnreachable as unreachable:
         if resumed:
             raise BaseModelError(
@@ -114,7 +121,10 @@ def settle_base(
         if config.model.fallback is None:
             raise
         fallen = stand_in(config, overrides)
-        location = find_base(fallen.config.model)
+        location = find_base(fallen.config.model, weights=weights)
+        if not weights:
+            say(f"⚠️ {unreachable.name}: {unreachable.reason}; em uso: {location.description}")
+            return SettledBase(fallen.config, location, unreachable.name)
         say_box(_fallback_notice(unreachable, location, config.model.fallback, fallen))
         return SettledBase(fallen.config, location, unreachable.name)
     say(f"Modelo base encontrado: {location.description}")
@@ -148,14 +158,21 @@ def _change(name: str, old: str, new: str) -> list[str]:
     return [*_WRAPPED.wrap(f"  {name}: {old}"), *_WRAPPED.wrap(f"      → {new}")]
 
 
-def load_data(config: ExperimentConfig) -> Records:
-    """Read and clean the table, and tell its figures."""
+def load_data(config: ExperimentConfig, *, check: str | None = None) -> Records:
+    """Read and clean the table, and tell its figures.
+
+    Args:
+        check: the command that tells more of the table, shown where something was odd.
+    """
     records = load_records(config.data)
     for remark in records.table.remarks:
         say(remark)
     say(f"Dados carregados: {records.read} registros")
-    for oddity in describe_oddities(records):
+    oddities = list(describe_oddities(records))
+    for oddity in oddities:
         say(f"⚠️ {oddity}")
+    if oddities and check is not None:
+        say(f"   Para ver tudo o que há na tabela: {check}")
     say(f"Dados após validação/limpeza: {len(records.rows)} registros válidos")
     say(f"Cartas únicas: {records.cards}")
     say(f"Comprimento médio: {decimal(records.mean_length, 1)} caracteres")
@@ -209,25 +226,27 @@ def attach_lora(config: ExperimentConfig, base: LoadedBase) -> tuple[PeftModel, 
 
 def encode_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) -> EncodedSplit:
     """Tokenise both sides, and choose how a batch is cut."""
-    train, validation = tokenize_data(config, base, data)
+    train, validation = tokenize_data(config, base.tokenizer, data)
     return EncodedSplit(train, validation, cut_batches(config, base, max(train.longest)))
 
 
-def tokenize_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) -> tuple[EncodedTexts, EncodedTexts]:
+def tokenize_data(
+    config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, data: PreparedData
+) -> tuple[EncodedTexts, EncodedTexts]:
     """Training and validation side, and what their texts lost on the way."""
     sides = []
     for records in (data.split.train, data.split.validation):
         texts = [record.texto for record in records]
-        sides.append(encode_texts(base.tokenizer, data.prompts(records), texts, config.data.max_length))
+        sides.append(encode_texts(tokenizer, data.prompts(records), texts, config.data.max_length))
     train, validation = sides
-    say(f"Tokenização concluída: {len(train.dataset)} treino, {len(validation.dataset)} validação")
+    say(f"Tokenização concluída: {len(train)} treino, {len(validation)} validação")
     say(f"Tokens: até {train.longest[0]} no pedido e {train.longest[1]} na leitura (limite: {config.data.max_length})")
     truncated = train.truncated + validation.truncated
     if truncated:
         cut = count_words(truncated, "texto cortado", "textos cortados")
         say(f"⚠️ {cut} em {config.data.max_length} tokens; aumente data.max_length")
     if train.unknown + validation.unknown:
-        say(f"⚠️ Fora do vocabulário do modelo, e por isso perdidos: {_lost_characters(base, data)}")
+        say(f"⚠️ Fora do vocabulário do modelo, e por isso perdidos: {_lost_characters(tokenizer, data)}")
     return train, validation
 
 
@@ -252,11 +271,11 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
     return micro
 
 
-def _lost_characters(base: LoadedBase, data: PreparedData) -> str:
+def _lost_characters(tokenizer: PreTrainedTokenizerBase, data: PreparedData) -> str:
     texts = [" ".join((*record.fields(), record.texto)) for record in data.records.rows]
-    lost = unknown_characters(base.tokenizer, texts)
+    lost = unknown_characters(tokenizer, texts)
     return "; ".join(
         f"{character} ×{sum(text.count(character) for text in texts)} "
-        f"(linha {listed([data.records.lines[row] for row in rows], 5)})"
+        f"(linha{'s' if len(rows) > 1 else ''} {listed([data.records.lines[row] for row in rows], 5)})"
         for character, rows in lost.items()
     )

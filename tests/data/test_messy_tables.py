@@ -240,7 +240,7 @@ ALIKE: dict[str, tuple[str, Write, list[str]]] = {
     "cover first": (
         "t.xlsx",
         xlsx(lambda lines: [("Capa", "visible", [["Instruções: não mexer"]]), ("Leituras ", "visible", lines)]),
-        ["Planilha lida: Leituras "],
+        ["Planilha lida: Leituras"],
     ),
     "hidden first": (
         "t.xlsx",
