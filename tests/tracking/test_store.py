@@ -104,7 +104,7 @@ def test_a_folder_that_the_user_insists_on_passes(tracking_uri: pytest.MonkeyPat
     check_tracking_server()
 
 
-@pytest.mark.parametrize("uri", [None, "sqlite:///mlflow.db", "postgresql://ana:segredo@banco/mlflow", "databricks"])
+@pytest.mark.parametrize("uri", [None, "sqlite:///mlflow.db", "databricks"])
 def test_other_stores_are_not_asked(tracking_uri: pytest.MonkeyPatch, uri: str | None) -> None:
     if uri is not None:
         tracking_uri.setenv("MLFLOW_TRACKING_URI", uri)
