@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from cartas_mlflow.files import write_json, write_text
 from cartas_mlflow.tracking.report import (
     ReportFacts,
     build_report,
     describe_result,
     epochs_text,
     results_table,
-    write_json,
-    write_text,
 )
 
 FINAL = {"loss": 2.4, "rougeL": 0.1398, "bleu": 0.012, "chrf": 0.25, "copied_share": 0.05, "longest_copied_run": 14.0}
