@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cartas_mlflow.errors import SettingError
+from cartas_mlflow.original import Translation, is_original, translate
 from cartas_mlflow.setting_checks import Layer, check_name, checked, layer_from, layer_of, settings_inside, typed
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.yaml_files import read_yaml
@@ -162,6 +163,16 @@ def stated_settings(path: str | Path) -> dict[str, Any]:
     return {key: flat[key] for key in _stated(path)}
 
 
+def find_translation(path: str | Path) -> Translation | None:
+    """How a settings file of the original system was understood; None for a file of this project.
+
+    Raises:
+        SettingError: see :func:`load_config`.
+    """
+    file = _chain(path)[0]
+    return translate(dict(_leaves(file.tree))) if is_original(file.tree) else None
+
+
 def find_project_file(path: str | Path) -> Path:
     """The file as the user means it: in the working folder, or else inside the project's own folder."""
     try:
@@ -239,7 +250,8 @@ def _stated(path: str | Path) -> Layer:
 
 def _settings_of(file: _File) -> Layer:
     layer: Layer = {}
-    for key, value in _leaves(file.tree):
+    leaves = dict(_leaves(file.tree)) if is_original(file.tree) else None
+    for key, value in _leaves(file.tree) if leaves is None else translate(leaves).settings.items():
         if value is None and settings_inside(key):
             continue  # a section whose lines are all commented out
         check_name(key, file.name)

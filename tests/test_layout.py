@@ -31,7 +31,7 @@ FLOORS = (
     {"setting_checks", "yaml_files"},
     {"settings"},
     {"pretrain_settings"},
-    {"setting_types", "console", "environment", "errors"},
+    {"setting_types", "console", "environment", "errors", "original"},
 )
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "datasets", "evaluate", "mlflow", "pandas", "sklearn"}
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import Field
 
-from cartas_mlflow.config import load_config
+from cartas_mlflow.config import find_translation, load_config
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import SettingError, TrainingError
 from cartas_mlflow.files import DamagedFile, OwnFile, checksum, parse_table, read_text, write_text
 from cartas_mlflow.modeling.checkpoints import find_checkpoint
 from cartas_mlflow.settings import ExperimentConfig
-from cartas_mlflow.tracking.run import TrackedRun
+from cartas_mlflow.tracking.run import TrackedRun, param_text
 
 FREE_ON_RESUME = ("training.resume", "tracking.", "model.fallback")
 """Settings that may differ when a training goes on; any other would silently mix two trainings."""
@@ -102,6 +102,7 @@ def begin(config_path: str | Path, overrides: Mapping[str, Any]) -> Session:
         TrainingError: no complete checkpoint where ``training.resume`` points.
     """
     config = load_config(config_path, overrides)
+    _tell_translation(config_path)
     if config.training.resume is None:
         return Session(new_folder(Path(config.tracking.output_dir)), config, config_path)
     checkpoint = find_checkpoint(config.training.resume)
@@ -121,6 +122,17 @@ def begin(config_path: str | Path, overrides: Mapping[str, Any]) -> Session:
     return Session(
         earlier.folder, load_config(earlier.resolved, overrides), earlier.resolved, checkpoint, identity.run_id
     )
+
+
+def _tell_translation(config_path: str | Path) -> None:
+    translation = find_translation(config_path)
+    if translation is None:
+        return
+    say(f"{config_path} é do sistema original: {len(translation.settings)} configurações traduzidas")
+    for name, value in translation.settings.items():
+        say(f"  {name}={param_text(value)}")
+    for key, why in translation.dropped.items():
+        say(f"  sem equivalente: {key} ({why})")
 
 
 def read_split(path: Path) -> str:
