@@ -136,8 +136,12 @@ class TrackingSettings(Section):
 
 class RegistrySettings(Section):
     register_model: bool = Field(False, description="registrar e comparar com o campeão ao fim do treino")
+    # What MLflow refuses, or takes and then does not find again under models:/NAME@champion.
     name: str = Field(
-        "cartas-ptt5", pattern=r"^[^/:'\"]+$", description="nome do modelo no registro, sem / : nem aspas"
+        "cartas-ptt5",
+        pattern=r"^\.*[^/:'\"@?.\x00-\x1f\x7f][^/:'\"@?\x00-\x1f\x7f]*$",
+        max_length=256,
+        description="nome do modelo no registro, sem / : @ ? nem aspas",
     )
     metric: Literal["chrf", "rougeL", "bleu"] = Field("chrf", description="métrica da comparação com o campeão")
     confidence: float = Field(0.9, ge=0.5, lt=1, description="confiança exigida para trocar o campeão")

@@ -19,6 +19,7 @@ from cartas_mlflow.registry.model import ReadingGenerator
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
+from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.progress import progress_bar
 from cartas_mlflow.tracking.report import METRIC_TITLES
@@ -27,6 +28,7 @@ from cartas_mlflow.tracking.run import OUTCOME_TAG
 LEVEL = 0.95
 
 
+@failures_told()
 def evaluate(
     config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None, *, model: str | None = None
 ) -> dict[str, Interval]:

@@ -23,6 +23,7 @@ from cartas_mlflow.registry.model import ReadingGenerator
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.registry.requests import RequestError, try_rows
 from cartas_mlflow.settings import RECORD_FIELDS, ColumnNames, ExperimentConfig, ServingSettings
+from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.progress import progress_bar
 
 NO_LIMIT = 10**9
@@ -42,6 +43,7 @@ class Order:
     dialect: Dialect | None = None
 
 
+@failures_told()
 def generate(
     config_path: str = DEFAULT_CONFIG,
     overrides: Mapping[str, Any] | None = None,

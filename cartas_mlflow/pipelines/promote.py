@@ -10,8 +10,10 @@ from cartas_mlflow.console import say
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.contest import RegisteredModel, give_back, promote_model
+from cartas_mlflow.tracking.failures import failures_told
 
 
+@failures_told()
 def promote(
     config_path: str = DEFAULT_CONFIG,
     overrides: Mapping[str, Any] | None = None,

@@ -14,7 +14,9 @@ from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.modeling.lora import save_adapter
 from cartas_mlflow.registry.contest import promote_model
 from cartas_mlflow.registry.model import open_folder
+from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.opening import open_run
+from cartas_mlflow.tracking.store import told_keeps_models
 from cartas_mlflow.training import fitting, page, preparation, record
 from cartas_mlflow.training.review import check_command
 from cartas_mlflow.training.session import begin, say_interrupted
@@ -30,6 +32,7 @@ class TrainingResult:
     metrics: Mapping[str, float]
 
 
+@failures_told()
 def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None) -> TrainingResult:
     """Train one adapter.
 
@@ -51,6 +54,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
             session.config, session.config_path, overrides or {}, resumed=session.checkpoint is not None
         )
         config = settled.config
+        with_model = told_keeps_models()
         say(f"Configurações carregadas para o modelo: {config.model.name}")
 
         say("2. Carregando e processando dataset...")
@@ -97,11 +101,11 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         record.log_samples(run, data, final.texts, "final")
 
         say("10. Salvando modelo treinado...")
-        facts = record.log_result(run, session, setup, result, final, baselines, validation)
+        facts = record.log_result(run, session, setup, result, final, baselines, validation, with_model=with_model)
         page.log_page(run, session, setup, facts, final.texts, untuned.texts)
         say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
 
-    if config.registry.register_model:
+    if config.registry.register_model and with_model:
         say("11. Registrando o modelo e comparando com o campeão...")
         promote_model(MlflowClient(), run.id, config.registry)
     return TrainingResult(run.id, session.adapter, result.best_epoch, final.metrics)

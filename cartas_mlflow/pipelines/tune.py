@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import resolve_aliases, vary
 from cartas_mlflow.console import duration, keep_log, say
-from cartas_mlflow.errors import RunInterrupted, TrackingError, first_line
+from cartas_mlflow.errors import RunInterrupted
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.contest import promote_model
 from cartas_mlflow.search import record
@@ -29,7 +29,8 @@ from cartas_mlflow.search.storage import find_storage
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench, try_settings
 from cartas_mlflow.settings import ExperimentConfig
-from cartas_mlflow.tracking.store import store_folder
+from cartas_mlflow.tracking.failures import failures_told, lost_connection, reason_of
+from cartas_mlflow.tracking.store import store_folder, told_keeps_models
 from cartas_mlflow.training import preparation
 from cartas_mlflow.training.preparation import SettledBase
 from cartas_mlflow.training.session import new_folder
@@ -48,6 +49,7 @@ class SearchResult:
     best_value: float | None
 
 
+@failures_told()
 def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None = None) -> SearchResult:
     """Search, or go on searching, until the study has its trials.
 
@@ -79,6 +81,7 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
 
         say("4. Abrindo o estudo...")
         run = _join(study, bench, space, source)
+        with_model = told_keeps_models()
 
         say("5. Buscando...")
         workers = LocalWorkers(folder)
@@ -93,8 +96,8 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
             say("⏳ Tempo esgotado neste processo; outros seguem no estudo.")
         else:
             say("6. Reunindo os resultados...")
-            record.close_study(study, run, space, bench, folder)
-            if config.registry.register_model:
+            record.close_study(study, run, space, bench, folder, with_model=with_model)
+            if config.registry.register_model and with_model:
                 say("7. Registrando o melhor adaptador e comparando com o campeão...")
                 promote_model(candidates.connect(), run.id, config.registry)
         say(f"🔎 Estudo {study.name}, execução {run.id}; veja em: {run.page}")
@@ -187,12 +190,10 @@ def _ending_told(study: SharedStudy, run: SearchRun, workers: LocalWorkers) -> I
             run.end("KILLED", "interrupted")
         say("Para continuar: o mesmo comando.")
         raise RunInterrupted("A busca continua com o mesmo comando.") from None
-    except TrackingError:  # there is nowhere to say it
-        workers.interrupt()
-        raise
     except BaseException as error:
         workers.interrupt()
-        run.end("FAILED", "failed", study.address.without_password(f"{type(error).__name__}: {first_line(error)}"))
+        if lost_connection(error) is None and lost_connection(error.__cause__) is None:  # else nowhere to say it
+            run.end("FAILED", "failed", study.address.without_password(reason_of(error)))
         raise
 
 

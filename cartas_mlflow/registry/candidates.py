@@ -27,6 +27,8 @@ HOW_TO_NAME = (
 
 TRAIN_AGAIN = "recupere-o de uma cópia, ou treine de novo"
 MODELS = "models:/"
+_NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+"""How MLflow answers a name that it does not have; anything else is a failure of the store."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,11 @@ def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         raise RegistryError(f"O experimento {experiment} não existe; indique-o em tracking.experiment, ou um run_id.")
+    if found.lifecycle_stage == "deleted":
+        raise RegistryError(
+            f"O experimento {experiment} foi apagado; recupere-o (mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}), ou indique outro em tracking.experiment."
+        )
     page = None
     while page is None or page.token:
         page = client.search_runs(
@@ -138,18 +145,37 @@ def find_run(client: MlflowClient, run_id: str) -> Run:
 
     try:
         return client.get_run(run_id)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
         raise RegistryError(
             f"A execução {run_id} não existe neste MLflow; confira o id e MLFLOW_TRACKING_URI."
         ) from None
 
 
 def logged_model(client: MlflowClient, run: Run) -> LoggedModel | None:
-    """The reading generator that a run logged (the latest, where there are several)."""
+    """The reading generator that a run logged (the latest, where there are several, of those not deleted since)."""
     outputs = run.outputs.model_outputs if run.outputs else []
-    models = [client.get_logged_model(output.model_id) for output in outputs]
-    own = [model for model in models if model.name == LOGGED_NAME]
+    models = [_get_model(client, output.model_id) for output in outputs]
+    own = [model for model in models if model is not None and model.name == LOGGED_NAME]
     return max(own, key=lambda model: model.creation_timestamp, default=None)
+
+
+def check_files(client: MlflowClient, candidate: Candidate) -> None:
+    """Make sure that a logged model still has its files: MLflow registers one that has none.
+
+    Raises:
+        RegistryError: the folder that they are in was moved or deleted.
+    """
+    from mlflow.artifacts import list_artifacts
+
+    if candidate.model_id is None or list_artifacts(artifact_uri=f"{MODELS}{candidate.model_id}"):
+        return
+    place = client.get_logged_model(candidate.model_id).artifact_location
+    raise RegistryError(
+        f"Os arquivos do modelo de {candidate.name} não estão mais em {place}; se a pasta do projeto mudou de lugar, "
+        "devolva-a, ou crie um atalho do lugar antigo para o novo (ln -s PASTA_NOVA PASTA_ANTIGA)."
+    )
 
 
 def choose(name: str) -> Candidate:
@@ -186,6 +212,8 @@ def find_candidate(client: MlflowClient, name: str) -> Candidate:
     try:
         model = client.get_logged_model(_model_id(client, name))
     except MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
         if name.endswith(f"@{CHAMPION}"):
             raise RegistryError(
                 f"Ainda não há campeã em {name}; treine (mlflow run . --env-manager local -P epochs=20) e promova "
@@ -234,6 +262,17 @@ def _artifact(run_id: str, path: str) -> str | None:
         return mlflow.artifacts.load_text(f"runs:/{run_id}/{path}")
     except (MlflowException, OSError):
         return None
+
+
+def _get_model(client: MlflowClient, model_id: str) -> LoggedModel | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _model_id(client: MlflowClient, uri: str) -> str:

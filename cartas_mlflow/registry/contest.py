@@ -37,6 +37,7 @@ def promote_model(
         RegistryError: no such run, no finished training, no model in it.
     """
     challenger = candidates.find_candidate(client, run_id)
+    candidates.check_files(client, challenger)
     version = _registered(client, settings.name, challenger) or register(
         client, str(challenger.model_id), settings.name
     )

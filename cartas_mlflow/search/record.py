@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -90,13 +91,15 @@ def _pace(trials: Sequence[FrozenTrial], wanted: int, since: datetime) -> str:
     return f"{done}; restam cerca de {duration((max(lately) - since).total_seconds() / len(lately) * left)}"
 
 
-def close_study(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> None:
+def close_study(
+    study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path, *, with_model: bool = True
+) -> None:
     """Pictures, table, best settings and best adapter on the study's run; once for the trials that there are.
 
     Raises:
         SearchError: no trial came to its end.
     """
-    if not study.close_once(lambda: _close(study, run, space, bench, folder)):
+    if not study.close_once(lambda: _close(study, run, space, bench, folder, with_model)):
         run.end("FINISHED", "finished")  # another process, or an earlier command, has written it all down
     ranking = _ranking(study)
     for trial in ranking[:SHOWN_ROWS]:
@@ -106,7 +109,7 @@ def close_study(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, 
     say("📁 Para treinar com ela: search/best.yaml, nos artefatos do estudo (-P config=best.yaml)")
 
 
-def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path) -> None:
+def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path, with_model: bool) -> None:
     base_config = bench.settled.config
     tracking = base_config.tracking.model_copy(update={"experiment": run.experiment, "system_metrics": False})
     with open_run(tracking, resume_run_id=run.id, log_file=folder / "busca.log") as tracked:
@@ -122,7 +125,7 @@ def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folde
             )
         config = vary(base_config, values_of(best, space), f"tentativa {best.number}")
         _log_best_settings(tracked, study, best, config, folder)
-        final = _log_best_adapter(tracked, best, config, bench, folder)
+        final = _log_best_adapter(tracked, best, config, bench, folder, with_model)
         tracked.describe(_description(study, best, final, space))
         tracked.set_tags(
             {
@@ -187,7 +190,7 @@ def _log_best_settings(
 
 
 def _log_best_adapter(
-    run: TrackedRun, best: FrozenTrial, config: ExperimentConfig, bench: Bench, folder: Path
+    run: TrackedRun, best: FrozenTrial, config: ExperimentConfig, bench: Bench, folder: Path, with_model: bool
 ) -> dict[str, float]:
     """The best trial's adapter as the study's own, evaluated as it is served; gives its metrics."""
     import mlflow.artifacts
@@ -204,6 +207,11 @@ def _log_best_adapter(
     write_text(folder / "split.csv", training_record.split_table(bench.data))
     run.log_file(folder / "split.csv", "data")
     run.log_file(adapter, "adapter")
+    metrics, now = {f"final_{name}": value for name, value in final.metrics.items()}, int(time.time() * 1000)
+    run.log_metrics(metrics, timestamp=now)
+    validation = training_record.log_data(run, bench.data)
+    if not with_model:
+        return final.metrics
     model_id = log_reading_model(
         adapter,
         bench.base.location,
@@ -212,8 +220,7 @@ def _log_best_adapter(
         embed_base=config.registry.embed_base,
         step=NO_SERIES_STEP,
     )
-    metrics = {f"final_{name}": value for name, value in final.metrics.items()}
-    run.log_model_metrics(model_id, metrics, training_record.log_data(run, bench.data))
+    run.log_model_metrics(model_id, metrics, validation, timestamp=now)
     return final.metrics
 
 

@@ -63,7 +63,9 @@ class SearchRun:
         client = MlflowClient()
         try:
             client.update_run(run_id, status="RUNNING")
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise
             raise SearchError(
                 f"O estudo {study} pertence à execução {run_id}, que este MLflow não tem; use o MLFLOW_TRACKING_URI "
                 "com que ele começou, ou outro nome de estudo (-P study=NOME)."

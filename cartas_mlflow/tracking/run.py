@@ -66,16 +66,25 @@ class TrackedRun:
 
         mlflow.set_tags({key: str(value) for key, value in tags.items()})
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int | None = None, *, timestamp: int | None = None
+    ) -> None:
+        """Log metrics. ``timestamp``: in milliseconds, by default now."""
         import mlflow
 
-        mlflow.log_metrics(dict(metrics), step=step)
+        mlflow.log_metrics(dict(metrics), step=step, timestamp=timestamp)
 
-    def log_model_metrics(self, model_id: str, metrics: Mapping[str, float], dataset: Dataset) -> None:
-        """Log metrics on the run, linked to a logged model and to the dataset that they were computed on."""
+    def log_model_metrics(
+        self, model_id: str, metrics: Mapping[str, float], dataset: Dataset, *, timestamp: int | None = None
+    ) -> None:
+        """Log metrics on the run, linked to a logged model and to the dataset that they were computed on.
+
+        Args:
+            timestamp: with that of metrics that the run has already, they stay one point each.
+        """
         import mlflow
 
-        mlflow.log_metrics(dict(metrics), model_id=model_id, dataset=dataset)
+        mlflow.log_metrics(dict(metrics), model_id=model_id, dataset=dataset, timestamp=timestamp)
 
     def log_datasets(
         self, datasets: Mapping[str, Mapping[str, Sequence[str]]], source: str, targets: str

@@ -4,44 +4,139 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
+from cartas_mlflow.console import say
 from cartas_mlflow.errors import TrackingError, without_password
+from cartas_mlflow.tracking.failures import failures_told, lost_connection, no_mlflow, refusal_of, unreachable
+
+if TYPE_CHECKING:
+    from requests import Response
 
 SERVER_PATIENCE = 5.0
 """Seconds that a tracking server gets to answer before anything is started on it."""
 
 _SQLITE = "sqlite:///"
+_HTTP = ("http://", "https://")
 
 
 def check_tracking_server() -> None:
-    """Find out in seconds, not in the client's four minutes of retries, that a tracking server is not there.
+    """Find out in seconds, not in the client's four minutes of retries, that a tracking server cannot be used.
+
+    It is asked as MLflow's own client asks: with the same credentials and certificates.
 
     Raises:
-        TrackingError: MLFLOW_TRACKING_URI names an HTTP server that does not answer, or a folder, which MLflow no
-            longer writes to.
+        TrackingError: MLFLOW_TRACKING_URI names an HTTP server that does not answer, or answers as no MLflow does; or
+            a folder, which MLflow no longer writes to, or would write to under another name.
     """
     import mlflow
-    import requests
     from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
     from mlflow.utils.uri import is_local_uri
 
+    _settle_sqlite_address()
     uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=SERVER_PATIENCE)
-        except requests.RequestException as error:
-            raise TrackingError(
-                f"O servidor MLflow em {without_password(uri)} não responde ({type(error).__name__}); inicie-o com "
-                "mlflow server ou corrija MLFLOW_TRACKING_URI."
-            ) from None
+    if uri.startswith(_HTTP):
+        _knock(uri)
     elif is_local_uri(uri) and not MLFLOW_ALLOW_FILE_STORE.get():
         raise TrackingError(
             f"O MLflow não guarda mais execuções em uma pasta ({uri}); defina "
             "MLFLOW_TRACKING_URI=sqlite:///mlflow.db ou o endereço de um servidor."
         )
+    elif uri.startswith(("postgresql", "mysql")):
+        _knock_on_database(uri)
+
+
+def told_keeps_models() -> bool:
+    """Whether the store in use has logged models; a server of MLflow 2, and some clouds', has none, which is told."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(_HTTP):
+        return True
+    response = _ask(uri, "logged-models/search", {"experiment_ids": ["0"], "max_results": 1})
+    if response.status_code not in {404, 405, 501}:
+        return True
+    say(
+        f"⚠️ O servidor MLflow em {without_password(uri)} não guarda modelos (isso veio com o MLflow 3): métricas, "
+        "imagens, leituras e a pasta adapter/ são gravadas, mas não há o que promover; para isso, atualize o servidor."
+    )
+    return False
+
+
+def _knock(uri: str) -> None:
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    try:
+        response = _ask(uri, "experiments/search", {"max_results": 1})
+    except (MlflowException, requests.RequestException) as error:
+        cause = lost_connection(error) or error
+        if isinstance(cause, requests.exceptions.SSLError):
+            raise TrackingError(unreachable(cause)) from None
+        raise TrackingError(
+            f"O servidor MLflow em {without_password(uri)} não responde ({type(cause).__name__}); inicie-o com "
+            "mlflow server ou corrija MLFLOW_TRACKING_URI."
+        ) from None
+    if (refusal := refusal_of(response.status_code)) is not None:
+        raise TrackingError(refusal)
+    try:
+        answer = response.json()
+    except requests.JSONDecodeError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise TrackingError(no_mlflow())
+
+
+def _knock_on_database(uri: str) -> None:
+    # MLflow tries for a hundred seconds, each time with a warning.
+    import sqlalchemy
+
+    with failures_told():
+        arguments = {"connect_timeout": round(SERVER_PATIENCE) or 1}
+        sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args=arguments).connect().close()
+
+
+def _ask(uri: str, endpoint: str, body: Mapping[str, Any]) -> Response:
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    return http_request(
+        get_default_host_creds(uri),
+        f"/api/2.0/mlflow/{endpoint}",
+        "POST",
+        timeout=SERVER_PATIENCE,
+        max_retries=0,
+        raise_on_status=False,
+        json=dict(body),
+    )
+
+
+def _settle_sqlite_address() -> None:
+    # MLflow writes its default address with %XX and makes a folder of that name, but opens the database without.
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(_SQLITE):
+        return
+    database = _database_file(uri)
+    folder = str(database.parent.absolute())
+    for path in {folder, str(Path.cwd())}:
+        if unquote(path) != path or "?" in path:
+            raise TrackingError(
+                f"O MLflow não trabalha na pasta {path}: com % ou ? no nome, ele grava em outra; mude o nome da pasta."
+            )
+    plain = f"{_SQLITE}{database}{uri[len(uri.partition('?')[0]) :]}"
+    if plain != uri:
+        mlflow.set_tracking_uri(plain)
+
+
+def _database_file(uri: str) -> Path:
+    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0]))
 
 
 def quiet_mlflow() -> None:
@@ -69,7 +164,7 @@ def one_at_a_time() -> Iterator[None]:
     if not uri.startswith(_SQLITE):
         yield
         return
-    database = Path(uri.removeprefix(_SQLITE).partition("?")[0])
+    database = _database_file(uri)
     lock = FileLock(database.with_name(f"{database.name}.lock"))
     try:
         lock.acquire()
@@ -91,7 +186,7 @@ def store_folder() -> Path:
     uri = mlflow.get_tracking_uri()
     if not uri.startswith(_SQLITE):
         return Path.cwd()
-    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute().parent
+    return _database_file(uri).absolute().parent
 
 
 def where_to_look(experiment_id: str, run_id: str) -> str:
@@ -99,7 +194,7 @@ def where_to_look(experiment_id: str, run_id: str) -> str:
     import mlflow
 
     uri = without_password(mlflow.get_tracking_uri())
-    if uri.startswith(("http://", "https://")):
+    if uri.startswith(_HTTP):
         # The interface otherwise opens with its pages for agents and prompts, which have none for models.
         return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
-    return f"mlflow ui --backend-store-uri {uri}" if mlflow.is_tracking_uri_set() else "mlflow ui"
+    return f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if mlflow.is_tracking_uri_set() else "mlflow ui"

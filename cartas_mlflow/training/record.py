@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ def log_result(
     *,
     with_model: bool = True,
 ) -> ReportFacts:
-    """Final metrics, model, pictures, adapter and report; the run's description tells how it ended.
+    """Final metrics, pictures, adapter, report and, last, the model; the run's description tells how it ended.
 
     Args:
         with_model: log the reading generator too, which carries the base.
@@ -164,15 +165,16 @@ def log_result(
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
     metrics = {f"final_{name}": value for name, value in final.metrics.items()}
-    if with_model:
-        run.log_model_metrics(log_model(session, setup, result, describe_result(facts)), metrics, validation)
-    else:
-        run.log_metrics(metrics)
+    now = int(time.time() * 1000)
+    run.log_metrics(metrics, timestamp=now)
     log_curves(run, result, baselines)
     run.log_file(session.adapter, "adapter")
     for file in (session.report, markdown):
         run.log_file(file, "report")
     _say_result(session, facts)
+    if with_model:
+        model_id = log_model(session, setup, result, describe_result(facts))
+        run.log_model_metrics(model_id, metrics, validation, timestamp=now)
     run.describe(describe_result(facts))
     run.set_tags({OUTCOME_TAG: "early_stopped" if result.stopped_early else "finished"})
     return facts

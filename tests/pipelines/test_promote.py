@@ -277,7 +277,7 @@ def test_a_server_that_does_not_answer_is_said_in_seconds(trainings: Trainings) 
 
 @pytest.mark.parametrize("name", ["a/b", "a:b", "o'outro", ""])
 def test_a_name_that_the_registry_does_not_take_is_a_setting_error(name: str) -> None:
-    with pytest.raises(SettingError, match="nome do modelo no registro, sem / : nem aspas"):
+    with pytest.raises(SettingError, match=r"nome do modelo no registro, sem / : @ \? nem aspas"):
         promote_run(overrides={"registry.name": name})
 
 

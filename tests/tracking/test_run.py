@@ -214,7 +214,7 @@ def test_an_experiment_that_was_deleted_is_one_sentence(client: MlflowClient) ->
     with pytest.raises(TrackingError) as error, open_run(QUIET):
         pytest.fail("the run must not start")
     assert str(error.value).startswith("O MLflow em sqlite:///")
-    assert "não abriu a execução (Cannot set a deleted experiment 'cartas-ptt5'" in str(error.value)
+    assert "apagados (Cannot set a deleted experiment 'cartas-ptt5'" in str(error.value)
     assert "\n" not in str(error.value)
 
 
