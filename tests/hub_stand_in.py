@@ -96,6 +96,12 @@ def no_such_model(handler: BaseHTTPRequestHandler) -> None:
     send(handler, 404, b"", X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
 
 
+def invalid_credentials(handler: BaseHTTPRequestHandler) -> None:
+    """What the hub says of a token that it does not know, whatever is asked for."""
+    body = b'{"error":"Invalid credentials in Authorization header"}'
+    send(handler, 401, body, X_Error_Message="Invalid credentials in Authorization header")
+
+
 def captive_portal(handler: BaseHTTPRequestHandler) -> None:
     """A hotel's login page instead of every page."""
     send(handler, 200, b"<html><body>Bem-vindo! Informe o quarto.</body></html>", Content_Type="text/html")

@@ -115,7 +115,7 @@ def ask_hub(settings: ModelSettings) -> None:
 
     Raises:
         BaseUnreachable: no answer in time, or an answer that is not the hub's (a proxy's login page, an error 5xx).
-        BaseModelError: the hub answers that there is no such model, or that it needs a login.
+        BaseModelError: the hub answers that there is no such model, that it needs a login, or that the token is none.
     """
     import requests
     from huggingface_hub import get_token, hf_hub_url
@@ -139,6 +139,11 @@ def ask_hub(settings: ModelSettings) -> None:
     reply = outcome[0]
     if isinstance(reply, requests.RequestException):
         raise BaseUnreachable(settings.name, f"não há conexão com o hub ({type(reply).__name__})")
+    if reply.status_code == 401 and token and "x-error-code" not in reply.headers:
+        raise BaseModelError(
+            "O hub recusou o token de acesso deste computador (inválido ou vencido); entre de novo com hf auth login, "
+            "corrija a variável HF_TOKEN, ou saia com hf auth logout."
+        )
     if reply.status_code in {401, 403, 404} and "x-error-code" in reply.headers:
         raise _refused(settings)
     if reply.status_code != 200 or not _is_json_object(reply.text):

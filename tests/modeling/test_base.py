@@ -172,6 +172,18 @@ def test_a_hub_that_answers_byte_by_byte_is_given_up_in_time(hub_at: Callable[[s
             find_base(settings())
 
 
+def test_a_token_that_the_hub_does_not_know_is_an_error_and_no_reason_to_fall_back(
+    hub_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_vencido")
+    with hub_stand_in.hub(hub_stand_in.invalid_credentials) as url:
+        hub_at(url)
+        with pytest.raises(BaseModelError) as refused:
+            find_base(ModelSettings(name=hub_stand_in.REPOSITORY))
+    assert not isinstance(refused.value, BaseUnreachable)
+    assert str(refused.value).startswith("O hub recusou o token de acesso deste computador (inválido ou vencido); ")
+
+
 @pytest.mark.parametrize(("manners", "status"), [(hub_stand_in.captive_portal, 200), (hub_stand_in.out_of_order, 503)])
 def test_an_answer_that_is_not_the_hub_s_counts_as_no_hub(
     manners: hub_stand_in.Answer, status: int, hub_at: Callable[[str], None]
