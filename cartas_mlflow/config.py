@@ -25,6 +25,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = "configs/default.yaml"
 ALIASES = {
     "epochs": "training.epochs",
+    "resume": "training.resume",
     "trials": "search.trials",
     "study": "search.study",
     "workers": "search.workers",

@@ -92,7 +92,9 @@ class TrainingSettings(Section):
     gradient_checkpointing: bool = Field(False, description="recalcular ativações para poupar memória (mais lento)")
     group_by_length: bool = Field(True, description="formar batches com textos de comprimento parecido")
     save_total_limit: int = Field(2, ge=1, le=1000, description="checkpoints mantidos")
-    resume: OptionalText = Field(None, description="pasta checkpoint-N de onde continuar")
+    resume: OptionalText = Field(
+        None, description="de onde continuar: last (o último interrompido), id da execução ou pasta checkpoint-N"
+    )
 
 
 class EarlyStoppingSettings(Section):

@@ -13,14 +13,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cartas_mlflow.config import PROJECT_ROOT, find_project_file
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.settings import ModelSettings
-
-if TYPE_CHECKING:
-    pass
 
 WEIGHT_FILES = (
     "model.safetensors",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from cartas_mlflow.config import find_translation, load_config
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import SettingError, TrainingError
 from cartas_mlflow.files import DamagedFile, OwnFile, checksum, parse_table, read_text, write_text
-from cartas_mlflow.modeling.checkpoints import find_checkpoint
+from cartas_mlflow.modeling.checkpoints import complete_checkpoints, find_checkpoint
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.run import TrackedRun, param_text
 
@@ -105,7 +107,7 @@ def begin(config_path: str | Path, overrides: Mapping[str, Any]) -> Session:
     _tell_translation(config_path)
     if config.training.resume is None:
         return Session(new_folder(Path(config.tracking.output_dir)), config, config_path)
-    checkpoint = find_checkpoint(config.training.resume)
+    checkpoint = find_checkpoint(find_training(config.training.resume, Path(config.tracking.output_dir)))
     earlier = Session(checkpoint.parent.parent, config, config_path)
     if not earlier.identity.exists() or not earlier.resolved.exists():
         raise TrainingError(
@@ -135,6 +137,38 @@ def _tell_translation(config_path: str | Path) -> None:
         say(f"  sem equivalente: {key} ({why})")
 
 
+def find_training(resume: str, parent: Path) -> str:
+    """The folder that the user means by ``last``, or by a run's id; any other text is a folder already.
+
+    ``last``: of the trainings in the parent folder that did not reach their end, the one that saved a checkpoint last.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    if resume != "last" and not re.fullmatch(r"[0-9a-f]{32}", resume):
+        return resume
+    saved = {path.parent: path.parent / "checkpoints" for path in parent.glob("*/run.json")}
+    if resume == "last":
+        begun = [
+            folder
+            for folder, checkpoints in saved.items()
+            if complete_checkpoints(checkpoints) and not (folder / "training_metrics.json").exists()
+        ]
+        if not begun:
+            raise TrainingError(
+                f"Não há treinamento interrompido em {parent} de onde continuar; indique em training.resume uma pasta "
+                "checkpoint-N, ou tracking.output_dir."
+            )
+        return str(max(begun, key=lambda folder: saved[folder].stat().st_mtime))
+    named = [folder for folder in saved if RunIdentity.read(folder / "run.json", ORIGINAL).run_id == resume]
+    if not named:
+        raise TrainingError(
+            f"Nenhuma pasta em {parent} é da execução {resume}; indique em training.resume uma pasta checkpoint-N, ou "
+            "tracking.output_dir."
+        )
+    return str(named[0])
+
+
 def read_split(path: Path) -> str:
     """The table of ids on each side, as CSV text.
 
@@ -151,7 +185,7 @@ def say_interrupted(checkpoint: Path | None) -> str:
     if checkpoint is None:
         say("⚠️ Nenhum checkpoint foi salvo: a interrupção veio antes do primeiro passo.")
         return "Não há checkpoint de onde continuar."
-    command = f"python -m cartas_mlflow train --training.resume {checkpoint}"
+    command = f"python -m cartas_mlflow train --resume {shlex.quote(str(checkpoint))}"
     say(f"✅ Checkpoint de emergência salvo em: {checkpoint}")
     say(f"Para continuar: {command}")
     return f"Para continuar: `{command}`"

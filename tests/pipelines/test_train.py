@@ -402,7 +402,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(
             train_here(quick)
     run = only_run(tracking_store)
     (checkpoint,) = Path("results").resolve().glob("*/checkpoints/checkpoint-6")
-    command = f"python -m cartas_mlflow train --training.resume {checkpoint}"
+    command = f"python -m cartas_mlflow train --resume {checkpoint}"
     assert f"Para continuar: {command}" in said
     assert str(interruption.value) == f"Para continuar: `{command}`"
     assert (run.info.status, run.data.tags["outcome"]) == ("KILLED", "interrupted")
