@@ -54,11 +54,12 @@ class TrackedRun:
         """Set the run's description, as the UI shows it."""
         self.set_tags({"mlflow.note.content": markdown})
 
-    def name(self, name: str) -> None:
-        """Name the run, unless a person has named it."""
+    def name(self, name: str, *, instead_of: str | None = None) -> None:
+        """Name the run, unless a person has named it. ``instead_of``: the name that this project gave it before."""
         import mlflow
 
-        if is_generated_name(mlflow.get_run(self.id).info.run_name):
+        now = mlflow.get_run(self.id).info.run_name
+        if is_generated_name(now) or now == instead_of:
             self.set_tags({"mlflow.runName": name})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:

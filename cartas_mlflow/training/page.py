@@ -10,7 +10,7 @@ from cartas_mlflow.evaluation.verdict import Verdict, judge
 from cartas_mlflow.files import write_text
 from cartas_mlflow.tracking.html_report import MetricRow, PageFacts, render_page
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
-from cartas_mlflow.tracking.report import METRIC_TITLES, ReportFacts, metric_text
+from cartas_mlflow.tracking.report import METRIC_TITLES, ReportFacts, describe_result, metric_text
 from cartas_mlflow.tracking.run import TrackedRun, param_text
 from cartas_mlflow.training.fitting import look_up_texts
 from cartas_mlflow.training.preparation import Setup
@@ -48,7 +48,16 @@ def log_page(
             for name, rival in (("base", UNTUNED), ("lookup", LOOKUP))
         }
     )
+    config = setup.config
+    run.name(run_name(config, facts.final_metrics["chrf"]), instead_of=run_name(config))
+    run.describe(f"**Veredito:** {headline(verdict)}.\n\n{describe_result(facts)}")
     say(f"📄 Relatório para ler e mandar: {page}")
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in a sentence without its full stop."""
+    against = " e ".join(verdict.sentence(rival, HEADLINE_METRIC) for rival in (UNTUNED, LOOKUP))
+    return f"{METRIC_TITLES[HEADLINE_METRIC]} {against}"
 
 
 def judge_texts(setup: Setup, texts: Sequence[str], untuned: Sequence[str]) -> Verdict:
@@ -66,7 +75,6 @@ def describe_training(
     data, config = setup.data, setup.config
     baselines = list(facts.baselines.values())
     settings = {key: value for key, value in config.flat().items() if not key.startswith(NOT_LOGGED)}
-    headline = " e ".join(verdict.sentence(rival, HEADLINE_METRIC) for rival in (UNTUNED, LOOKUP))
     return PageFacts(
         title=f"Treinamento {run_name(config)}",
         subtitle=(
@@ -74,7 +82,7 @@ def describe_training(
             f"({facts.dataset['train_samples']} de treino, {facts.dataset['val_samples']} de validação); melhor época: "
             f"{facts.best_epoch} de {facts.model['epochs_completed']}"
         ),
-        headline=f"O modelo ajustado, em {METRIC_TITLES[HEADLINE_METRIC]}: {headline}.",
+        headline=f"O modelo ajustado: {headline(verdict)}.",
         findings=facts.findings,
         rivals=list(facts.baselines),
         metrics=[_row(name, facts, verdict, baselines) for name in METRIC_TITLES if name in facts.final_metrics],

@@ -187,11 +187,11 @@ def log_curves(run: TrackedRun, result: Fit, baselines: Mapping[str, Mapping[str
     run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
 
 
-def run_name(config: ExperimentConfig) -> str:
-    """``cartas-t5-mini · LoRA r16 · lr 0.001 · 20 épocas``."""
-    base = config.model.name.rstrip("/").rsplit("/", 1)[-1]
-    training = config.training
-    return f"{base} · LoRA r{config.lora.r} · lr {training.learning_rate:g} · {epochs_text(training.epochs)}"
+def run_name(config: ExperimentConfig, chrf: float | None = None) -> str:
+    """``lr 0.001 · r16 · mini · 20 épocas``; ``… · chrF 0.271`` once that is known. The runs table cuts long names."""
+    base = config.model.name.rstrip("/").rsplit("/", 1)[-1].removeprefix("cartas-t5-").removesuffix("-portuguese-vocab")
+    end = epochs_text(config.training.epochs) if chrf is None else f"chrF {chrf:.3f}"
+    return f"lr {config.training.learning_rate:g} · r{config.lora.r} · {base} · {end}"
 
 
 def _derived_params(setup: Setup) -> dict[str, Any]:

@@ -208,7 +208,7 @@ def test_without_a_run_the_best_of_the_experiment_is_taken(
     promoted = promote_run(overrides=settings)
     run_id = MlflowClient().get_model_version(settings["registry.name"], promoted.version).run_id
     assert final[run_id] == max(final.values())
-    assert said[0].startswith(f"Melhor treinamento do experimento {EXPERIMENT}: writing-t5 · LoRA r16")
+    assert said[0].startswith(f"Melhor treinamento do experimento {EXPERIMENT}: lr 1e-09 · r16 · writing-t5")
     assert run_id in said[0]
 
 

@@ -59,14 +59,15 @@ def assert_same_evaluation(one: dict[str, float], other: dict[str, float]) -> No
 def test_the_run_is_finished_named_and_described(trained: Trained) -> None:
     run = trained.run
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "tiny-t5 · LoRA r4 · lr 0.005 · 3 épocas"
+    assert run.info.run_name == f"lr 0.005 · r4 · tiny-t5 · chrF {run.data.metrics['final_chrf']:.3f}"
     assert run.data.tags["outcome"] == "finished"
     assert run.data.tags["base_model.fallback"] == "false"
     assert {name: run.data.tags[f"metric.{name}"] for name in ("bleu", "chrf", "rouge")} == metric_signatures()
     description = run.data.tags["mlflow.note.content"]
-    assert description.startswith(
+    assert description.startswith("**Veredito:** chrF ")
+    assert (
         f"**Concluída:** treinou até o fim (3 épocas); melhor época: **{trained.result.best_epoch}**, cujo adaptador"
-    )
+    ) in description
     assert "| Métrica | Modelo ajustado | Base sem ajuste | Consulta |" in description
 
 
@@ -301,8 +302,9 @@ def test_early_stopping_stops_and_the_best_epochs_adapter_comes_back(
     assert report["final_eval_metrics"]["eval_loss"] > row_of(report, 3)["eval_loss"] + 0.01
     assert stopped.run.data.tags["outcome"] == "early_stopped"
     assert stopped.run.info.status == "FINISHED"
-    assert stopped.run.data.tags["mlflow.note.content"].startswith(
+    assert (
         "**Concluída:** parou na época 3 (early stopping); melhor época: **1**"
+        in stopped.run.data.tags["mlflow.note.content"]
     )
     assert (
         "Early stopping na época 3: eval_rouge2 parou de melhorar (early_stopping.patience=2, "
