@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -33,10 +34,11 @@ class PretrainSettings(Section):
     vocabulary: int = Field(8000, ge=64, le=64_000, description="peças do vocabulário")
     shape: PretrainShape = PretrainShape()
     document_tokens: int = Field(96, ge=16, le=96, description="comprimento máximo de um trecho do corpus (tokens)")
-    prefix_share: float = Field(0.55, ge=0, le=1, description="fração dos trechos em que se continua um começo")
+    prefix_share: float = Field(0.5, ge=0, le=1, description="fração dos trechos em que se continua um começo")
     span_share: float = Field(
-        0.25, ge=0, le=1, description="fração com lacunas a preencher; o resto parte de palavras soltas"
+        0.2, ge=0, le=1, description="fração com lacunas a preencher; o resto parte de palavras soltas"
     )
+    reword_share: float = Field(0.1, ge=0, le=1, description="fração que se refaz de palavras fora de ordem e faltando")
     total_tokens: int = Field(40_000_000, ge=1, le=10**12, description="tokens do pré-treino inteiro")
     warmup_tokens: int = Field(600_000, ge=0, le=10**12, description="tokens do início, em aquecimento")
     decay_tokens: int = Field(10_000_000, ge=0, le=10**12, description="tokens do fim, em que o passo diminui até 2 %")
@@ -46,7 +48,11 @@ class PretrainSettings(Section):
     embedding_lr: float = Field(0.02, gt=0, le=1, description="passo dos embeddings (Adam)")
     weight_decay: float = Field(0.05, ge=0, le=1, description="decaimento das matrizes, relativo ao passo")
     average: float = Field(0.99, ge=0, lt=1, description="memória da média dos pesos, que é o que se avalia e grava")
-    rows: int = Field(32, ge=1, le=4096, description="linhas de 256 tokens por passo")
+    rows: AutoOrCount = Field("auto", description="linhas de 256 tokens por passo; auto = 32, numa GPU 64 a 256")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU, se houver")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="formato das contas; auto = bfloat16 na GPU que o tem, na CPU o que um passo medido aprova"
+    )
     seed: int = Field(42, ge=0, le=2**32 - 1, description="semente dos pesos e dos sorteios")
     minutes: OptionalDuration = Field(None, description="tempo máximo desta chamada (minutos); none = até total_tokens")
     threads: AutoOrCount = Field("auto", description="núcleos usados; auto = todos")

@@ -36,7 +36,7 @@ def pretrain(config_path: str = CONFIG, overrides: Mapping[str, Any] | None = No
         open_run(config.tracking, resume_run_id=session.run_id, log_file=session.log_file) as run,
     ):
         say("2. Preparando o vocabulário...")
-        domain = phases.load_domain(config, session)
+        domain = phases.load_domain(session)
         tokenizer = phases.prepare_tokenizer(config, session, domain)
 
         say("3. Lendo o corpus...")

@@ -32,7 +32,7 @@ tags: [t5, portuguese, from-scratch]
 
 # {name}
 
-A small T5 for Brazilian Portuguese, pre-trained from scratch on a CPU. It has the architecture of PTT5 (T5
+A small T5 for Brazilian Portuguese, pre-trained from scratch. It has the architecture of PTT5 (T5
 v1.0: relu, `wi`/`wo`, tied embeddings) in small, so that the code that fine-tunes PTT5 runs on it unchanged where no
 hub can be reached. It is a base to fine-tune, not a model to talk to: it continues short texts in plain Portuguese, and
 it knows nothing.
@@ -45,15 +45,16 @@ Serve de base para o ajuste fino; sozinho, apenas continua frases curtas.
 {figures}
 
 Held-out figures: paragraphs kept out of training by their checksum; the first quarter of each is given, the rest is
-scored. Held-out domain figures: readings kept out of the essays, given their prompt.
+scored.
 
 ## How it learnt
 
 - Vocabulary: SentencePiece unigram, {vocabulary:,} pieces and 100 sentinels.
-- Objectives: prefix continuation ({prefix:.0%}), span corruption ({span:.0%}), text from a few of its words
-  ({rest:.0%}); for the essays' readings mostly prompt -> reading, in the prompt form that the fine-tuning uses.
+- Objectives: prefix continuation ({prefix:.0%}), span corruption ({span:.0%}), text from its words in disorder and
+  with gaps ({reword:.0%}), text from a few of its words in any order ({rest:.0%}). It has seen no prompt of the
+  fine-tuning, nor anything like one: the essays came in as prose.
 - Optimiser: Muon for the layers' matrices, each step scaled by the size that T5's initialisation gave the tensor; Adam
-  for the embeddings. Warm-up, plateau, linear decay. Weights averaged over the last steps. bf16 autocast, packed rows.
+  for the embeddings. Warm-up, plateau, linear decay. Weights averaged over the last steps. Packed rows.
 
 ## What it learnt from
 
@@ -113,6 +114,7 @@ class CardFacts:
     vocabulary: int
     prefix_share: float
     span_share: float
+    reword_share: float
     sources: Sequence[Source] = ()
     essays: Source | None = None
 
@@ -139,7 +141,8 @@ def write_base_card(facts: CardFacts) -> str:
         vocabulary=facts.vocabulary,
         prefix=facts.prefix_share,
         span=facts.span_share,
-        rest=1 - facts.prefix_share - facts.span_share,
+        reword=facts.reword_share,
+        rest=1 - facts.prefix_share - facts.span_share - facts.reword_share,
         origin=_PACKAGES if known else _OWN_TEXTS,
         sources="\n".join(rows),
         licence=_PACKAGES_LICENCE if known else _OWN_LICENCE,

@@ -1,4 +1,4 @@
-"""The texts of pre-training as token documents: reading, splitting at sentence ends, holding out, domain pairs."""
+"""The texts of pre-training as token documents: reading, splitting at sentence ends, holding out."""
 
 from __future__ import annotations
 
@@ -17,38 +17,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
-_NO_PROMPT = np.zeros(0, dtype=np.int32)
+_WEIGHED = re.compile(r"(\d+(?:\.\d+)?)\t(.+)")
 _SHORTEST = 6  # tokens: from there on there is something to continue
 HELD_OUT_PER_MILLE = 8
 HELD_OUT_DOMAIN_PER_MILLE = 40
 
 
 @dataclass(frozen=True)
-class Document:
-    """A text of at most ``max_tokens`` pieces, without end marker; ``prompt`` is empty unless it answers one."""
-
-    tokens: np.ndarray
-    prompt: np.ndarray
-
-
-@dataclass(frozen=True)
 class PretrainingCorpus:
-    """Documents to learn from and documents held out, general ones and those of the domain."""
+    """Documents to learn from and documents held out, general ones and those of the domain.
 
-    general: list[Document]
+    A document is a text of at most ``max_tokens`` pieces, int32, without end marker.
+    """
+
+    general: list[np.ndarray]
     weights: np.ndarray
     """One for each general document: how often it is met."""
-    general_held_out: list[Document]
-    domain: list[Document]
-    domain_held_out: list[Document]
-
-
-@dataclass(frozen=True)
-class DomainText:
-    """One paragraph of the domain; ``prompt`` is the readings' own prompt where it is a reading, else empty."""
-
-    text: str
-    prompt: str = ""
+    general_held_out: list[np.ndarray]
+    domain: list[np.ndarray]
+    domain_held_out: list[np.ndarray]
 
 
 def find_texts(folder: Path) -> list[Path]:
@@ -86,11 +73,16 @@ def read_lines(path: Path) -> Iterator[str]:
 def read_paragraphs(files: list[Path], weights: Mapping[str, float]) -> Iterator[tuple[str, float]]:
     """Yield (paragraph, weight) of every file; one without a weight of its own counts 1.
 
-    A weight is the number of times that a paragraph is met in one pass over the corpus (0.5: every second pass).
+    A weight is the number of times that a paragraph is met in one pass over the corpus (0.5: every second pass). A
+    line may begin with the weight of its paragraph and a tab; it is multiplied by its file's.
     """
     for path in files:
         weight = weights.get(path.stem, 1.0)
-        yield from ((line, weight) for line in read_lines(path))
+        for line in read_lines(path):
+            if weighed := _WEIGHED.fullmatch(line):
+                yield weighed[2], weight * float(weighed[1])
+            else:
+                yield line, weight
 
 
 def is_held_out(text: str, per_mille: int = HELD_OUT_PER_MILLE) -> bool:
@@ -121,7 +113,7 @@ def load_corpus(
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int,
     weights: Mapping[str, float],
-    domain: list[DomainText],
+    domain: list[str],
 ) -> PretrainingCorpus:
     """Read and tokenize the corpus and the domain's texts; what has no sensible length is left out.
 
@@ -132,11 +124,11 @@ def load_corpus(
     def encode(text: str) -> np.ndarray:
         return np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int32)
 
-    def documents(text: str) -> Iterator[Document]:
+    def documents(text: str) -> Iterator[np.ndarray]:
         parts = [text] if len(text) < 2 * max_tokens else split_text(text, lambda part: len(encode(part)), max_tokens)
         for tokens in map(encode, parts):
             if _SHORTEST <= len(tokens) <= max_tokens:
-                yield Document(tokens, _NO_PROMPT)
+                yield tokens
 
     train, held_out, chances = [], [], []
     for paragraph, weight in read_paragraphs(files, weights):
@@ -153,12 +145,7 @@ def load_corpus(
             f"{len(held_out)}); junte mais texto: alguns milhares de parágrafos, um por linha."
         )
     domain_train, domain_held_out = [], []
-    for item in domain:
-        target = domain_held_out if is_held_out(item.text, HELD_OUT_DOMAIN_PER_MILLE) else domain_train
-        if not item.prompt:
-            target.extend(documents(item.text))
-            continue
-        answer = Document(encode(item.text), encode(item.prompt))
-        if len(answer.prompt) < max_tokens and _SHORTEST <= len(answer.tokens) <= max_tokens:
-            target.append(answer)
+    for paragraph in domain:
+        target = domain_held_out if is_held_out(paragraph, HELD_OUT_DOMAIN_PER_MILLE) else domain_train
+        target.extend(documents(paragraph))
     return PretrainingCorpus(train, np.asarray(chances, dtype=np.float32), held_out, domain_train, domain_held_out)

@@ -1,16 +1,14 @@
-"""The essays of ``data/arcanos`` as texts of the domain: long paragraphs as they are, short ones with their prompt."""
+"""The essays of ``data/arcanos`` as prose of the domain: what a reading answers, the fine-tuning is to teach."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from cartas_mlflow.data.prompts import make_prompt
-from cartas_mlflow.data.records import Record
 from cartas_mlflow.errors import DataError
-from cartas_mlflow.pretraining.corpus import DomainText, read_lines
+from cartas_mlflow.pretraining.corpus import read_lines
 
-_READING = re.compile(r"\*\*(?P<secao>[^·*]+) · (?P<evento>[^*]+)\.\*\* (?P<texto>.+)")
+_HEADING = re.compile(r"\*\*[^*]+\*\* ")
 
 
 def find_essays(folder: Path) -> list[Path]:
@@ -32,23 +30,11 @@ def find_essays(folder: Path) -> list[Path]:
     return essays
 
 
-def read_essays(files: list[Path], template: str) -> list[DomainText]:
-    """Every paragraph of the essays (Markdown, one paragraph a line).
+def read_essays(files: list[Path]) -> list[str]:
+    """Every paragraph of the essays (Markdown, one paragraph a line), without titles and without what a reading is for.
 
-    ``# `` names the card and ``## `` the theme. A paragraph ``**Luz · Ano Novo.** text`` is a reading: it gets the
-    prompt that ``template`` makes of its fields; other paragraphs get none.
+    A paragraph ``**Luz · Ano Novo.** text`` gives its text alone, and the lines that name the card and the theme give
+    nothing: what is asked of a reading is not told.
     """
-    texts = []
-    for path in files:
-        carta = tema = ""
-        for line in read_lines(path):
-            if line.startswith("## "):
-                tema = line[3:].strip()
-            elif line.startswith("# "):
-                carta = line[2:].strip()
-            elif reading := _READING.fullmatch(line):
-                record = Record("", carta, reading["evento"], reading["secao"], tema, reading["texto"].strip())
-                texts.append(DomainText(record.texto, make_prompt(template, record)))
-            else:
-                texts.append(DomainText(line))
-    return texts
+    lines = (line for path in files for line in read_lines(path) if not line.startswith("#"))
+    return [_HEADING.sub("", line, count=1) if _HEADING.match(line) else line for line in lines]

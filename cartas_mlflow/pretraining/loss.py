@@ -12,9 +12,9 @@ from cartas_mlflow.pretraining.objective import IGNORED, Batch
 _LOSS_ROWS = 512  # rows of logits held at once
 
 
-def decode_batch(model, inputs, decoder_inputs, encoder_mask, decoder_mask, cross_mask) -> torch.Tensor:
-    """Return the decoder's last hidden states [rows, target length, d_model], under bf16 autocast."""
-    with torch.autocast("cpu", torch.bfloat16):
+def decode_batch(model, inputs, decoder_inputs, encoder_mask, decoder_mask, cross_mask, dtype) -> torch.Tensor:
+    """Return the decoder's last hidden states [rows, target length, d_model]; ``dtype`` bfloat16: under autocast."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         encoded = model.encoder(input_ids=inputs, attention_mask=encoder_mask).last_hidden_state
         return model.decoder(
             input_ids=decoder_inputs,
@@ -26,30 +26,36 @@ def decode_batch(model, inputs, decoder_inputs, encoder_mask, decoder_mask, cros
 
 
 def score_rows(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum of the cross entropies of ``hidden @ weight.T`` and its gradient by the logits (bf16).
+    """Return the sum of the cross entropies of ``hidden @ weight.T`` and its gradient by the logits.
 
-    hidden [rows, d_model], weight [vocabulary, d_model], both bf16; labels [rows], -100 where nothing is asked.
+    hidden [rows, d_model], weight [vocabulary, d_model], and the gradient: of one dtype; labels [rows], -100 where
+    nothing is asked.
     """
     wanted = (labels != IGNORED).unsqueeze(1)
     targets = labels.clamp_min(0).unsqueeze(1)
     logits = (hidden @ weight.T).float()
     normaliser = logits.logsumexp(dim=1, keepdim=True)
     total = ((normaliser - logits.gather(1, targets)) * wanted).sum()
-    is_target = torch.arange(len(weight)) == targets
-    return total, (((logits - normaliser).exp() - is_target.float()) * wanted).to(torch.bfloat16)
+    is_target = torch.arange(len(weight), device=weight.device) == targets
+    return total, (((logits - normaliser).exp() - is_target.float()) * wanted).to(hidden.dtype)
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The two functions where the time goes, as they are or compiled."""
+    """The two functions where the time goes, as they are or compiled, and the format of their products."""
 
     decode: Callable = decode_batch
     score: Callable = score_rows
+    dtype: torch.dtype = torch.float32
+    """bfloat16 (weights stay float32) or float32."""
 
     @classmethod
-    def compile(cls) -> Kernels:
+    def compile(cls, dtype: torch.dtype) -> Kernels:
         """Compile both: minutes at the start, then nearly twice as fast; needs a C++ compiler. Same results."""
-        return cls(torch.compile(decode_batch, dynamic=False), torch.compile(score_rows, dynamic=False))
+        return cls(torch.compile(decode_batch, dynamic=False), torch.compile(score_rows, dynamic=False), dtype)
+
+
+PLAIN = Kernels()
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -60,17 +66,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, labels, score):
-        hidden16, weight16 = hidden.to(torch.bfloat16), weight.to(torch.bfloat16)
-        grad_hidden = torch.empty_like(hidden16)
+    def forward(ctx, hidden, weight, labels, kernels):
+        hidden_as, weight_as = hidden.to(kernels.dtype), weight.to(kernels.dtype)
+        grad_hidden = torch.empty_like(hidden_as)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(labels), _LOSS_ROWS):
             rows = slice(start, start + _LOSS_ROWS)
-            loss, grad = score(hidden16[rows], weight16, labels[rows])
+            loss, grad = kernels.score(hidden_as[rows], weight_as, labels[rows])
             total += loss
-            grad_hidden[rows] = grad @ weight16
-            grad_weight += (grad.T @ hidden16[rows]).float()
+            grad_hidden[rows] = grad @ weight_as
+            grad_weight += (grad.T @ hidden_as[rows]).float()
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total
@@ -86,13 +92,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         )
 
 
-def compute_loss(model, batch: Batch, kernels: Kernels = Kernels()) -> torch.Tensor:
-    """Return the mean cross entropy per target token, in nats, under bf16 autocast."""
+def compute_loss(model, batch: Batch, kernels: Kernels = PLAIN) -> torch.Tensor:
+    """Return the mean cross entropy per target token, in nats, computed on the model's device."""
+    device = model.shared.weight.device
     inputs, decoder_inputs, labels, input_segments, target_segments = (
-        torch.from_numpy(array)
+        torch.from_numpy(array).to(device)
         for array in (batch.inputs, batch.decoder_inputs, batch.labels, batch.input_segments, batch.target_segments)
     )
-    causal = torch.ones(labels.shape[1], labels.shape[1], dtype=torch.bool).tril()
+    causal = torch.ones(labels.shape[1], labels.shape[1], dtype=torch.bool, device=device).tril()
     decoded = kernels.decode(
         model,
         inputs,
@@ -100,10 +107,11 @@ def compute_loss(model, batch: Batch, kernels: Kernels = Kernels()) -> torch.Ten
         _attention_mask(input_segments, input_segments),
         _attention_mask(target_segments, target_segments, causal),
         _attention_mask(target_segments, input_segments),
+        kernels.dtype,
     )
     hidden = decoded.flatten(0, 1) * model.config.d_model**-0.5
-    total = _LinearCrossEntropy.apply(hidden, model.shared.weight, labels.flatten(), kernels.score)
-    return total / int((labels != IGNORED).sum())
+    total = _LinearCrossEntropy.apply(hidden, model.shared.weight, labels.flatten(), kernels)
+    return total / int((batch.labels != IGNORED).sum())
 
 
 def _attention_mask(queries: torch.Tensor, keys: torch.Tensor, allowed: torch.Tensor | None = None) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""From documents to batches: prefix continuation, span corruption, keyword expansion, domain pairs.
+"""From documents to batches: prefix continuation, span corruption, other wordings, keyword expansion.
+
+No document has a request of its own, and nothing looks like a prompt of the fine-tuning: to write to order is learnt
+from pieces of the text itself.
 
 Every function takes its random generator: the same seed gives the same batches, so that a resumed run goes on exactly
 where it was cut off.
@@ -11,15 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cartas_mlflow.pretraining.corpus import Document
-
 EOS = 1
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Shares of the objectives (the rest is keyword expansion) and what they need to know of the vocabulary.
+    """Shares of the objectives (what is left is keyword expansion) and what they need to know of the vocabulary.
 
     first_sentinel: id of ``<extra_id_0>``; the others count down from it (T5's order).
     starts_word: bool array (vocabulary size): whether a piece begins a word.
@@ -28,6 +29,7 @@ class Objective:
 
     prefix_share: float
     span_share: float
+    reword_share: float
     first_sentinel: int
     starts_word: np.ndarray
     letters: np.ndarray
@@ -75,8 +77,12 @@ def describe_vocabulary(tokenizer, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def continue_prefix(tokens: np.ndarray, objective: Objective, rng: np.random.Generator):
-    """Input: the first words (2 pieces to half of the text); target: the rest. Cuts between words where it can."""
-    cut = int(rng.integers(2, max(3, len(tokens) // 2)))
+    """Input: the first words (2 pieces to half of the text); target: the rest. Cuts between words where it can.
+
+    One in four begins with the whole first half.
+    """
+    half = max(2, len(tokens) // 2)
+    cut = half if rng.random() < 0.25 else int(rng.integers(2, half + 1))
     while cut < len(tokens) - 2 and not objective.starts_word[tokens[cut]]:
         cut += 1
     return tokens[:cut], tokens[cut:]
@@ -98,30 +104,46 @@ def corrupt_spans(tokens: np.ndarray, objective: Objective, rng: np.random.Gener
     return np.concatenate(inputs), np.concatenate(target)
 
 
+def reword(tokens: np.ndarray, objective: Objective, rng: np.random.Generator):
+    """Input: the text in other, clumsier words: a third of them lost, neighbours exchanged; target: the text."""
+    words = _split_words(tokens, objective)
+    kept = [word for word in words if rng.random() > 1 / 3]
+    if len(kept) < 2:
+        return continue_prefix(tokens, objective, rng)
+    order = np.argsort(np.arange(len(kept)) + rng.uniform(0, 3, len(kept)))
+    return np.concatenate([kept[i] for i in order]), tokens
+
+
 def expand_keywords(tokens: np.ndarray, objective: Objective, rng: np.random.Generator):
-    """Input: two to five of the text's longer words in their order; target: the whole text."""
-    starts = np.flatnonzero(objective.starts_word[tokens])
-    ends = np.append(starts[1:], len(tokens))
-    words = [tokens[a:b] for a, b in zip(starts, ends, strict=True) if objective.letters[tokens[a:b]].sum() > 4]
+    """Input: one to eight of the text's longer words in any order; target: the whole text."""
+    words = [word for word in _split_words(tokens, objective) if objective.letters[word].sum() > 4]
     if len(words) < 2:
         return continue_prefix(tokens, objective, rng)
-    count = min(int(rng.integers(2, 6)), len(words))
-    chosen = np.sort(rng.choice(len(words), size=count, replace=False))
-    keywords = np.concatenate([words[i] for i in chosen])
+    count = min(int(rng.integers(1, 9)), len(words))
+    keywords = np.concatenate([words[i] for i in rng.choice(len(words), size=count, replace=False)])
     return (keywords, tokens) if len(keywords) < len(tokens) else continue_prefix(tokens, objective, rng)
 
 
-def make_example(document: Document, objective: Objective, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return (input, target), both closed by the end marker. A document with a prompt mostly answers its prompt."""
+def _split_words(tokens: np.ndarray, objective: Objective) -> list[np.ndarray]:
+    starts = np.flatnonzero(objective.starts_word[tokens])
+    ends = np.append(starts[1:], len(tokens))
+    return [tokens[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
+def make_example(document: np.ndarray, objective: Objective, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return (input, target), both closed by the end marker."""
     draw = rng.random()
-    if len(document.prompt) and draw < 0.7:
-        source, target = document.prompt, document.tokens
-    elif draw < objective.prefix_share:
-        source, target = continue_prefix(document.tokens, objective, rng)
-    elif draw < objective.prefix_share + objective.span_share:
-        source, target = corrupt_spans(document.tokens, objective, rng)
-    else:
-        source, target = expand_keywords(document.tokens, objective, rng)
+    made = expand_keywords
+    for share, form in (
+        (objective.prefix_share, continue_prefix),
+        (objective.span_share, corrupt_spans),
+        (objective.reword_share, reword),
+    ):
+        if draw < share:
+            made = form
+            break
+        draw -= share
+    source, target = made(document, objective, rng)
     return np.append(source, EOS), np.append(target, EOS)
 
 

@@ -15,10 +15,13 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
 
-def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
-    """Return the nearest semi-orthogonal matrices, roughly (singular values 0.7 to 1.2). Shape [n, rows, columns]."""
+def orthogonalise(matrices: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return the nearest semi-orthogonal matrices, roughly (singular values 0.7 to 1.2). Shape [n, rows, columns].
+
+    dtype: what it is computed in; bfloat16 is enough where the hardware has it.
+    """
     a, b, c = _COEFFICIENTS
-    x = matrices.to(torch.bfloat16)
+    x = matrices.to(dtype)
     transposed = x.size(1) > x.size(2)
     if transposed:
         x = x.mT
@@ -32,9 +35,17 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 class RelativeMuon(torch.optim.Optimizer):
     """Muon for 2-D tensors; ``lr`` is relative to the root mean square that each tensor had at the start."""
 
-    def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        params,
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         """params: 2-D tensors at their initial values. weight_decay: share of ``lr`` taken off the weights a step."""
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
@@ -54,14 +65,16 @@ class RelativeMuon(torch.optim.Optimizer):
                     momentum = self.state[parameter]["momentum"]
                     momentum.lerp_(parameter.grad, 1 - group["momentum"])
                     directions.append(torch.lerp(parameter.grad, momentum, group["momentum"]))
-                updates = orthogonalise(torch.stack(directions))
+                updates = orthogonalise(torch.stack(directions), self.dtype)
                 for parameter, update in zip(parameters, updates, strict=True):
                     size = group["lr"] * self.state[parameter]["scale"] * max(shape) ** 0.5
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.sub_(update.to(parameter.dtype) * size)
 
 
-def build_optimizers(model, matrix_lr: float, embedding_lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model, matrix_lr: float, embedding_lr: float, weight_decay: float, dtype: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
     """Return [Muon for the layers' matrices, Adam for embeddings, norms and position biases]; base rates in the groups.
 
     Each group keeps its rate at full scale under ``base_lr``, for the schedule.
@@ -72,7 +85,7 @@ def build_optimizers(model, matrix_lr: float, embedding_lr: float, weight_decay:
             matrices.append(parameter)
         elif parameter is not model.shared.weight:
             vectors.append(parameter)
-    muon = RelativeMuon(matrices, lr=matrix_lr, weight_decay=weight_decay)
+    muon = RelativeMuon(matrices, lr=matrix_lr, weight_decay=weight_decay, dtype=dtype)
     adam = torch.optim.Adam(
         [{"params": [model.shared.weight], "lr": embedding_lr}, {"params": vectors, "lr": embedding_lr / 2}],
         betas=(0.9, 0.98),

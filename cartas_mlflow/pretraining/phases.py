@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import decimal, say
-from cartas_mlflow.data.prompts import prompt_template
 from cartas_mlflow.errors import SettingError
+from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.modeling.interruption import Interruption
 from cartas_mlflow.pretraining.base_card import Source, read_sources
 from cartas_mlflow.pretraining.corpus import (
     HELD_OUT_DOMAIN_PER_MILLE,
-    DomainText,
     PretrainingCorpus,
     is_held_out,
     load_corpus,
     read_paragraphs,
 )
 from cartas_mlflow.pretraining.essays import read_essays
+from cartas_mlflow.pretraining.machine import Machine, choose_machine, time_cpu_step
 from cartas_mlflow.pretraining.model import build_model
 from cartas_mlflow.pretraining.objective import Objective, describe_vocabulary
 from cartas_mlflow.pretraining.record import Watch, stop_when
 from cartas_mlflow.pretraining.session import PretrainingSession
-from cartas_mlflow.pretraining.training import Pretraining
+from cartas_mlflow.pretraining.training import Pretraining, read_machine
 from cartas_mlflow.pretraining.vocabulary import padded_vocabulary_size, train_vocabulary
 from cartas_mlflow.settings import ExperimentConfig
 
@@ -64,29 +65,27 @@ def read_origins(config: ExperimentConfig, session: PretrainingSession) -> tuple
     return read_sources(session.texts[0].parent)
 
 
-def load_domain(config: ExperimentConfig, session: PretrainingSession) -> list[DomainText]:
-    """The essays' paragraphs, the readings among them with their prompts."""
-    domain = read_essays(session.essays, prompt_template(config.data))
-    readings = sum(bool(item.prompt) for item in domain)
-    say(f"Ensaios: {len(session.essays)} arquivos, {len(domain)} parágrafos, {readings} deles leituras com pedido")
+def load_domain(session: PretrainingSession) -> list[str]:
+    """The essays' paragraphs, as prose."""
+    domain = read_essays(session.essays)
+    say(f"Ensaios: {len(session.essays)} arquivos, {len(domain)} parágrafos")
     return domain
 
 
 def prepare_tokenizer(
-    config: ExperimentConfig, session: PretrainingSession, domain: list[DomainText]
+    config: ExperimentConfig, session: PretrainingSession, domain: list[str]
 ) -> PreTrainedTokenizerBase:
     """Train the vocabulary; or load that of the pre-training that goes on.
 
-    It is trained on the corpus without what is held out, and on the domain's texts four times over with one prompt in
-    ten, so that the domain's words get pieces of their own.
+    It is trained on the corpus without what is held out, and on the domain's texts four times over, so that the
+    domain's words get pieces of their own.
     """
     from transformers import AutoTokenizer
 
     if session.run_id is None:
         paragraphs = [text for text, _ in read_paragraphs(session.texts, {}) if not is_held_out(text)]
-        ours = [item.text for item in domain if not is_held_out(item.text, HELD_OUT_DOMAIN_PER_MILLE)]
-        prompts = [item.prompt for item in domain[::10] if item.prompt]
-        train_vocabulary([*paragraphs, *ours * 4, *prompts], session.tokenizer, config.pretrain.vocabulary)
+        ours = [text for text in domain if not is_held_out(text, HELD_OUT_DOMAIN_PER_MILLE)]
+        train_vocabulary([*paragraphs, *ours * 4], session.tokenizer, config.pretrain.vocabulary)
     say(f"Vocabulário: {config.pretrain.vocabulary} peças, em {session.tokenizer}")
     return AutoTokenizer.from_pretrained(session.tokenizer)
 
@@ -95,12 +94,12 @@ def read_corpus(
     config: ExperimentConfig,
     session: PretrainingSession,
     tokenizer: PreTrainedTokenizerBase,
-    domain: list[DomainText],
+    domain: list[str],
 ) -> PretrainingCorpus:
     """Cut the texts into documents, and tell their figures."""
     settings = config.pretrain
     corpus = load_corpus(session.texts, tokenizer, settings.document_tokens, settings.source_weights, domain)
-    tokens = sum(len(document.tokens) for document in corpus.general)
+    tokens = sum(map(len, corpus.general))
     say(
         f"Corpus: {len(corpus.general)} trechos, {decimal(tokens / 1e6, 2)} milhões de tokens; validação: "
         f"{len(corpus.general_held_out)} trechos"
@@ -114,12 +113,28 @@ def prepare_model(config: ExperimentConfig, session: PretrainingSession) -> Pret
     """A new T5; or the one of the checkpoint, with everything that goes on with it."""
     settings = config.pretrain
     rows = padded_vocabulary_size(settings.vocabulary)
-    training = Pretraining(build_model(settings.shape, rows, settings.seed), settings, settings.compile)
+    machine = _find_machine(config, session, rows)
+    training = Pretraining(build_model(settings.shape, rows, settings.seed), settings, machine, settings.compile)
     say(f"T5 de {decimal(sum(weights.numel() for weights in training.model.parameters()) / 1e6, 1)} milhões de pesos")
     if session.run_id is not None:
         training.load(session.checkpoint)
         say(f"Continuando do passo {training.progress.step} ({training.progress.tokens} tokens)")
     return training
+
+
+def _find_machine(config: ExperimentConfig, session: PretrainingSession, vocabulary_rows: int) -> Machine:
+    settings = config.pretrain
+    machine = choose_machine(
+        settings,
+        inspect_hardware(settings.device if settings.device == "cpu" else "auto"),
+        # A format that a checkpoint has settled is not timed again
+        partial(time_cpu_step, settings, vocabulary_rows) if session.run_id is None else lambda precision: 0.0,
+    )
+    if session.run_id is not None:
+        machine = read_machine(session.checkpoint, machine.device)
+    where = "GPU" if machine.device == "cuda" else "CPU"
+    say(f"{where}, {machine.precision}, {machine.rows} linhas por passo")
+    return machine
 
 
 def learn(
@@ -142,6 +157,7 @@ def learn(
     objective = Objective(
         settings.prefix_share,
         settings.span_share,
+        settings.reword_share,
         tokenizer.convert_tokens_to_ids("<extra_id_0>"),
         *describe_vocabulary(tokenizer, padded_vocabulary_size(settings.vocabulary)),
     )

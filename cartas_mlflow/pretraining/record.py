@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow import __version__
@@ -14,7 +15,7 @@ from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.pretrain_settings import PretrainSettings
 from cartas_mlflow.pretraining.base_card import CardFacts, Source, write_base_card
 from cartas_mlflow.pretraining.base_folder import write_base_folder
-from cartas_mlflow.pretraining.corpus import DomainText, PretrainingCorpus
+from cartas_mlflow.pretraining.corpus import PretrainingCorpus
 from cartas_mlflow.pretraining.session import PretrainingSession
 from cartas_mlflow.pretraining.training import Pretraining, evaluate_continuation, schedule_factor
 from cartas_mlflow.settings import ExperimentConfig
@@ -23,7 +24,7 @@ from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-HELD_OUT_TITLES = {"eval": "validação", "domain_eval": "leituras dos ensaios"}
+HELD_OUT_TITLES = {"eval": "validação", "domain_eval": "ensaios"}
 """Prefix of the metrics -> what they are measured on, as the console says it."""
 
 
@@ -45,7 +46,7 @@ class Watch:
         random.Random(0).shuffle(held_out)
         self.held_out = {
             "eval": held_out[: settings.held_out],
-            "domain_eval": [document for document in corpus.domain_held_out if len(document.prompt)],
+            "domain_eval": corpus.domain_held_out,
         }
         self.started = self.saved = time.monotonic()
         self.measured: tuple[int, dict[str, float]] = (-1, {})
@@ -82,7 +83,7 @@ class Watch:
         training.average.swap(training.model)
         for name, documents in self.held_out.items():
             if documents:
-                values = evaluate_continuation(training.model, documents, self.decode)
+                values = evaluate_continuation(training.model, documents, self.decode, training.kernels)
                 metrics |= {f"{name}_{key}": value for key, value in values.items()}
         training.average.swap(training.model)
         self.measured = training.progress.step, metrics
@@ -127,7 +128,7 @@ def log_start(
     run.name(run_name(config, training))
     run.describe(f"**Em pré-treino:** {run_name(config, training)}.")
     run.set_tags({"cartas_mlflow.version": __version__})
-    settings = {key: value for key, value in config.flat().items() if key.startswith(("pretrain.", "data.template"))}
+    settings = {key: value for key, value in config.flat().items() if key.startswith("pretrain.")}
     run.log_params(settings | _derived_params(session, training, corpus))
     run.log_file(session.resolved, "config")
 
@@ -143,13 +144,13 @@ def save_base(
     session: PretrainingSession,
     settings: PretrainSettings,
     training: Pretraining,
-    domain: list[DomainText],
+    domain: list[str],
     sources: tuple[Source, ...],
     metrics: Mapping[str, float],
 ) -> None:
     """Write the averaged weights, the tokenizer and the card, and log them."""
     progress = training.progress
-    titles = {"eval": "held-out loss", "domain_eval": "held-out readings of the essays, given their prompt"}
+    titles = {"eval": "held-out loss", "domain_eval": "held-out paragraphs of the essays"}
     figures = {
         "parameters": f"{_parameters(training):,}",
         "tokens seen": f"{progress.tokens:,} in {progress.step:,} steps, {progress.seconds / 60:.0f} minutes",
@@ -166,6 +167,7 @@ def save_base(
             settings.vocabulary,
             settings.prefix_share,
             settings.span_share,
+            settings.reword_share,
             sources,
             _describe_essays(session, domain),
         )
@@ -209,14 +211,14 @@ def stop_when(watch: Watch, interrupted: Callable[[], bool]) -> Callable[[float]
     return after_step
 
 
-def _describe_essays(session: PretrainingSession, domain: list[DomainText]) -> Source | None:
+def _describe_essays(session: PretrainingSession, domain: list[str]) -> Source | None:
     if not domain:
         return None
     ours = session.essays[0].resolve().is_relative_to(PROJECT_ROOT / "data" / "arcanos")
     return Source(
         name="essays on the 22 Major Arcana" if ours else "essays",
         licence="CC BY 4.0, written for this project" if ours else "not stated",
-        characters=sum(len(item.text) for item in domain),
+        characters=sum(map(len, domain)),
     )
 
 
@@ -239,9 +241,10 @@ def _derived_params(session: PretrainingSession, training: Pretraining, corpus: 
     return {
         "derived.parameters": _parameters(training),
         "derived.corpus_documents": len(corpus.general),
-        "derived.corpus_tokens": sum(len(document.tokens) for document in corpus.general),
+        "derived.corpus_tokens": sum(map(len, corpus.general)),
         "derived.held_out_documents": len(corpus.general_held_out),
         "derived.domain_documents": len(corpus.domain),
         **{f"derived.{name}_digest": digest for name, digest in session.digests.items()},
-        **{f"hardware.{name}": value for name, value in inspect_hardware("cpu").flat().items()},
+        **{f"derived.{name}": value for name, value in asdict(training.machine).items()},
+        **{f"hardware.{name}": value for name, value in inspect_hardware(training.machine.device).flat().items()},
     }

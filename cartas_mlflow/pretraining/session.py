@@ -18,7 +18,8 @@ from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.run import TrackedRun, param_text
 
 FREE_ON_RESUME = (
-    *(f"pretrain.{name}" for name in ("corpus", "essays", "output", "minutes", "threads", "compile")),
+    *(f"pretrain.{name}" for name in ("corpus", "essays", "output", "minutes")),
+    *(f"pretrain.{name}" for name in ("threads", "compile", "device")),
     *(f"pretrain.{name}" for name in ("log_steps", "eval_steps", "save_minutes", "held_out")),
     *(f"pretrain.{name}" for name in ("total_tokens", "decay_tokens", "domain_tokens", "domain_share")),
 )
@@ -144,9 +145,7 @@ def _check_same(session: PretrainingSession, config: ExperimentConfig, earlier: 
 
 def _made_of(config: ExperimentConfig) -> dict[str, Any]:
     return {
-        key: value
-        for key, value in config.flat().items()
-        if key == "data.template" or (key.startswith("pretrain.") and key not in FREE_ON_RESUME)
+        key: value for key, value in config.flat().items() if key.startswith("pretrain.") and key not in FREE_ON_RESUME
     }
 
 

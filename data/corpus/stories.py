@@ -1,13 +1,17 @@
-"""Paragraphs out of story data in English: game missions, tarot meanings, Stoic reflections, novels."""
+"""Paragraphs out of story data in English: game missions, tarot meanings, Stoic reflections, recipes, novels."""
 
 import json
 import re
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from data.corpus.clean import MAX_CHARACTERS, cut_paragraph
+
+_CROSSFIRE_MESSAGE = re.compile(r"^msg\n(.*?)^endmsg$", re.MULTILINE | re.DOTALL)
+_CLOSING_QUOTE = re.compile(r"(?<=[,.!?])'(?=\s|$)")  # of typists who wrote `so'
 _SKY_STRING = re.compile(r'`([^`]*)`|"([^"]*)"')
 
 
@@ -27,27 +31,57 @@ def read_arcanite(folder: Path) -> Iterator[str]:
 
 
 def read_kathekon(folder: Path) -> Iterator[str]:
-    """Yield one interpretation of every Stoic quote of kathekon."""
+    """Yield the interpretations of kathekon's Stoic quotes: one of every quote, then the second of each, and so on."""
     connection = sqlite3.connect(next(folder.rglob("quotes.db")))
     try:
-        rows = connection.execute("select interpretation from interpretations group by quote_id order by id").fetchall()
+        rows = connection.execute(
+            "select interpretation from interpretations"
+            " order by row_number() over (partition by quote_id order by id), id"
+        ).fetchall()
     finally:
         connection.close()
     for (text,) in rows:
         yield text
 
 
+def read_crossfire(folder: Path) -> Iterator[str]:
+    """Yield what the people, books and signs of crossfire's maps say."""
+    for path in sorted(folder.rglob("games/crossfire/maps/**/*")):
+        if path.is_file():
+            for message in _CROSSFIRE_MESSAGE.findall(path.read_text(encoding="utf-8", errors="ignore")):
+                for part in re.split(r"^@match.*\n|\n\s*\n", message, flags=re.MULTILINE):
+                    yield " ".join(line for line in part.splitlines() if not line.startswith(("@", "%")))
+
+
+def read_recipes(folder: Path) -> Iterator[str]:
+    """Yield the steps of every recipe, as one paragraph."""
+    recipes = json.loads(next(folder.rglob("recipes_en-us.json")).read_text(encoding="utf-8"))
+    for recipe in recipes.values():
+        steps = (re.sub(r"[^.!?)]$", r"\g<0>.", step.strip()) for step in recipe["steps"])
+        yield " ".join(step for step in steps if step)
+
+
 def read_austen(folder: Path) -> Iterator[str]:
-    """Yield the paragraphs of Jane Austen's novels from the R package's data (lines joined at empty lines)."""
-    database = next(folder.rglob("data/Rdata.rdb")).read_bytes()
+    """Yield the paragraphs of Jane Austen's novels from the R package's data."""
+    yield from _join_lines(_r_strings(next(folder.rglob("data/Rdata.rdb")).read_bytes()))
+
+
+def read_novel(folder: Path, name: str) -> Iterator[str]:
+    """Yield the paragraphs of the plain text ``name`` under ``folder``; of several, the longest is the whole novel."""
+    longest = max(folder.rglob(name), key=lambda path: path.stat().st_size)
+    yield from _join_lines(longest.read_text(encoding="utf-8").splitlines())
+
+
+def _join_lines(texts: Iterable[str]) -> Iterator[str]:
+    """Join lines into paragraphs at empty lines; paragraphs too long for the corpus are cut between sentences."""
     lines: list[str] = []
-    for line in _r_strings(database):
+    for line in (*texts, ""):
         if line.strip():
             lines.append(line.strip())
             continue
-        yield " ".join(lines).replace("_", "")
+        text = _CLOSING_QUOTE.sub('"', " ".join(lines).replace("_", "").replace("`", '"'))
+        yield from cut_paragraph(text, MAX_CHARACTERS["en"])
         lines = []
-    yield " ".join(lines).replace("_", "")
 
 
 def _strings(value) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The essays on the cards: long enough, complete, and nowhere a reading of the bundled table in other clothes."""
+"""The essays on the cards and the scenes: long enough, varied, nowhere a reading of the table in other clothes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cartas_mlflow.config import PROJECT_ROOT
-from cartas_mlflow.pretraining.essays import find_essays, read_essays
 
 ESSAYS = sorted((PROJECT_ROOT / "data" / "arcanos").glob("*.md"))
+SCENES = sorted((PROJECT_ROOT / "data" / "cenas").glob("*.txt"))
 RUN = 6
 """Words in a row that no essay may share with a reading."""
 
@@ -32,8 +32,10 @@ def test_an_essay_has_ten_thousand_characters_or_more(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8")) >= 10_000
 
 
-@pytest.mark.parametrize("path", ESSAYS, ids=lambda path: path.stem)
-def test_no_essay_shares_six_words_in_a_row_with_a_reading(path: Path, bundled_rows: list[dict[str, str]]) -> None:
+@pytest.mark.parametrize("path", [*ESSAYS, *SCENES], ids=lambda path: path.stem)
+def test_no_essay_and_no_scene_shares_six_words_in_a_row_with_a_reading(
+    path: Path, bundled_rows: list[dict[str, str]]
+) -> None:
     known = set().union(*(runs(row["texto"]) for row in bundled_rows))
     assert len(known) > 5_000
     paragraphs = (re.sub(r"^\*\*[^*]+\*\* ", "", line) for line in path.read_text(encoding="utf-8").splitlines())
@@ -41,11 +43,17 @@ def test_no_essay_shares_six_words_in_a_row_with_a_reading(path: Path, bundled_r
     assert sorted(" ".join(run) for run in shared) == []
 
 
-def test_every_short_paragraph_has_a_prompt_of_the_tables_own_fields(bundled_rows: list[dict[str, str]]) -> None:
-    texts = read_essays(find_essays(ESSAYS[0].parent), "{carta}|{evento}|{secao}|{tema}")
-    readings = [item.prompt.split("|") for item in texts if item.prompt]
-    assert len(readings) > 2_000
-    for place, field in enumerate(("carta", "evento", "secao")):
-        known = {row[field] for row in bundled_rows}
-        assert {prompt[place] for prompt in readings} - known == set(), field
-    assert min(Counter(prompt[0] for prompt in readings).values()) > 80
+def test_every_short_paragraph_names_a_section_and_an_occasion_of_the_table(bundled_rows: list[dict[str, str]]) -> None:
+    headings = [re.findall(r"^\*\*([^·*]+) · ([^*]+)\.\*\* ", path.read_text("utf-8"), re.MULTILINE) for path in ESSAYS]
+    assert min(map(len, headings)) > 80
+    sections, occasions = map(set, zip(*(pair for found in headings for pair in found), strict=True))
+    assert sections <= {row["secao"] for row in bundled_rows}
+    assert occasions <= {row["evento"] for row in bundled_rows}
+
+
+def test_the_scenes_are_many_and_begin_each_in_its_own_way() -> None:
+    scenes = [line for path in SCENES for line in path.read_text(encoding="utf-8").splitlines()]
+    assert sum(map(len, scenes)) > 50_000
+    openings = Counter(" ".join(scene.split()[:4]) for scene in scenes)
+    assert max(openings.values()) <= 2
+    assert [scene for scene in scenes if re.search(r"\b[Vv]ocê\b", scene)] == []

@@ -67,6 +67,22 @@ def test_a_paragraph_that_is_mostly_known_is_not_taken_twice(clean: ModuleType) 
     assert seen.admit("A lua subiu devagar por cima dos telhados e ninguém na rua reparou nela.")
 
 
+def test_what_is_near_the_wanted_texts_weighs_more_and_the_worst_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT_ROOT))
+    score = importlib.import_module("data.corpus.score")
+    callers = ("o pai", "o avô", "o gato") * 5
+    near = [f"A menina abriu a janela da cozinha e chamou {who} para o café." for who in callers]
+    plain = [f"O navio saiu do porto com {cargo} e voltou sem nada." for cargo in ("vinho", "lenha", "sal", "trigo")]
+    slips = ["Zorbil quantesco mirandou brelho dasfoz cintarela pentrou vilosco granel turpo."]
+    weighed = score.weigh_paragraphs(
+        {"casa": near, "mar": plain * 5, "erros": slips}, ["A menina abriu a janela.", "O pai fez o café na cozinha."]
+    )
+    assert weighed["erros"] == []
+    assert [text for _, text in weighed["casa"]] == near
+    assert min(weight for weight, _ in weighed["casa"]) > max((weight for weight, _ in weighed["mar"]), default=0)
+    assert all(0.4 <= weight <= 2.0 for pairs in weighed.values() for weight, _ in pairs)
+
+
 def test_a_source_goes_from_its_package_to_a_text_with_its_licence(tmp_path: Path) -> None:
     package = tmp_path / "work" / "unpacked" / "flare-game" / "mods"
     package.mkdir(parents=True)
@@ -80,6 +96,6 @@ def test_a_source_goes_from_its_package_to_a_text_with_its_licence(tmp_path: Pat
         capture_output=True,
         timeout=60,
     )
-    assert (tmp_path / "corpus" / "flare.txt").read_text(encoding="utf-8") == f"{STORY}\n"
+    assert (tmp_path / "corpus" / "flare.txt").read_text(encoding="utf-8") == f"2.0\t{STORY}\n"
     (source,) = read_sources(tmp_path / "corpus")
     assert (source.name, source.licence, source.characters) == ("flare", "CC-BY-SA-3.0+", len(STORY))

@@ -72,7 +72,7 @@ GAME = Source(name="jogo", packages={"jogo-data": "1.2"}, licence="GPL-2+", tran
 
 def test_the_card_names_every_source_with_its_licence() -> None:
     essays = Source(name="essays", licence="CC BY 4.0", characters=500)
-    card = write_base_card(CardFacts("base", {"parameters": "10"}, 76, 0.55, 0.25, [GAME], essays))
+    card = write_base_card(CardFacts("base", {"parameters": "10"}, 76, 0.5, 0.2, 0.1, [GAME], essays))
     assert "| jogo | jogo-data 1.2 | GPL-2+ | 1,234 | translated |" in card
     assert "| essays |  | CC BY 4.0 | 500 |  |" in card
     assert "license: mit" in card
@@ -80,7 +80,7 @@ def test_the_card_names_every_source_with_its_licence() -> None:
 
 
 def test_the_card_of_texts_of_unknown_origin_claims_no_licence() -> None:
-    card = write_base_card(CardFacts("base", {}, 76, 0.55, 0.25))
+    card = write_base_card(CardFacts("base", {}, 76, 0.5, 0.2, 0.1))
     assert "license:" not in card
     assert "Texts whose origin was not stated" in card
 

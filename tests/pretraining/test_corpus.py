@@ -1,24 +1,28 @@
-"""The texts of pre-training: what is read, split, held out, and given a prompt."""
+"""The texts of pre-training: what is read, split, weighed and held out, and that none of it is a prompt."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.pretraining.corpus import (
-    DomainText,
     find_texts,
     is_held_out,
     load_corpus,
+    read_lines,
     read_paragraphs,
     split_text,
 )
 from cartas_mlflow.pretraining.essays import find_essays, read_essays
+from cartas_mlflow.pretraining.objective import EOS, Objective, describe_vocabulary, make_example
+from cartas_mlflow.settings import TEMPLATES
 
 ESSAY = """# O Louco
 
@@ -32,14 +36,40 @@ Um parágrafo longo sobre a carta. Tem duas frases.
 """
 
 
-def test_the_readings_of_an_essay_get_the_prompt_of_their_heading(tmp_path: Path) -> None:
+def test_an_essay_is_prose_and_does_not_tell_what_its_readings_answer(tmp_path: Path) -> None:
     (tmp_path / "00-o-louco.md").write_text(ESSAY, encoding="utf-8")
-    texts = read_essays(find_essays(tmp_path), "{carta} | {evento} | {secao} | {tema}")
-    assert [(item.prompt, item.text) for item in texts] == [
-        ("", "Um parágrafo longo sobre a carta. Tem duas frases."),
-        ("O Louco | Ano Novo | Luz | Amor", "Você saiu sem mala."),
-        ("O Louco | Fim de Ciclo | Conselho | Amor", "Feche a porta com cuidado."),
+    assert read_essays(find_essays(tmp_path)) == [
+        "Um parágrafo longo sobre a carta. Tem duas frases.",
+        "Você saiu sem mala.",
+        "Feche a porta com cuidado.",
     ]
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values())
+def test_the_text_of_pre_training_has_nothing_of_a_prompt(template: str) -> None:
+    fixed = [part for part in re.split(r"\{\w+\}", template) if part.strip()]
+    assert fixed
+    texts = read_essays(find_essays(PROJECT_ROOT / "data" / "arcanos"))
+    for path in find_texts(PROJECT_ROOT / "data" / "cenas"):
+        texts += read_lines(path)
+    assert sum(map(len, texts)) > 700_000
+    assert [text for text in texts if any(part in text for part in fixed)] == []
+
+
+def test_no_request_is_made_of_an_essay(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = "O cachorro late na beira do barranco e a pessoa olha para baixo antes de dar um passo."
+    tokens = np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"])
+    objective = Objective(
+        prefix_share=0.25,
+        span_share=0.25,
+        reword_share=0.25,
+        first_sentinel=tokenizer.convert_tokens_to_ids("<extra_id_0>"),
+        **dict(zip(("starts_word", "letters"), describe_vocabulary(tokenizer, len(tokenizer)), strict=True)),
+    )
+    known = {*tokens.tolist(), EOS, *range(objective.first_sentinel - 40, objective.first_sentinel + 1)}
+    for seed in range(100):
+        for tokens_of_side in make_example(tokens, objective, np.random.default_rng(seed)):
+            assert set(tokens_of_side.tolist()) <= known, "both sides are pieces of the text itself"
 
 
 def test_a_long_text_is_split_at_its_sentences() -> None:
@@ -86,17 +116,26 @@ def test_what_is_held_out_is_not_learnt_from(tmp_path: Path, tokenizer: PreTrain
     texts = [text for text, _ in read_paragraphs(files, {})]
     kept_out = {text for text in texts if is_held_out(text)}
     assert 0 < len(kept_out) < 20
-    assert {tokenizer.decode(document.tokens) for document in corpus.general_held_out} == kept_out
-    assert {tokenizer.decode(document.tokens) for document in corpus.general} == set(texts) - kept_out
+    assert {tokenizer.decode(document) for document in corpus.general_held_out} == kept_out
+    assert {tokenizer.decode(document) for document in corpus.general} == set(texts) - kept_out
     assert corpus.weights.tolist() == [0.5] * len(corpus.general)
 
 
-def test_a_reading_too_long_for_a_row_is_left_out(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    readings = [DomainText("Abra a janela e conte as horas. " * times, "O Sol:") for times in (1, 40)]
-    corpus = load_corpus(paragraphs(tmp_path, 400), tokenizer, 96, {}, readings)
-    answers = corpus.domain + corpus.domain_held_out
-    assert [tokenizer.decode(answer.prompt) for answer in answers] == ["O Sol:"]
-    assert np.all([len(answer.tokens) <= 96 for answer in answers])
+def test_an_essay_too_long_for_a_row_is_split(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    essays = ["Abra a janela e conte as horas. " * times for times in (1, 40)]
+    corpus = load_corpus(paragraphs(tmp_path, 400), tokenizer, 96, {}, essays)
+    documents = corpus.domain + corpus.domain_held_out
+    assert len(documents) > 3
+    assert np.all([len(document) <= 96 for document in documents])
+
+
+def test_a_paragraph_may_bring_its_weight(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("1.5\tUma linha.\n0\tOutra.\n20 tábuas\tna parede.\n", encoding="utf-8")
+    assert list(read_paragraphs(find_texts(tmp_path), {"a": 2.0})) == [
+        ("Uma linha.", 3.0),
+        ("Outra.", 0.0),
+        ("20 tábuas\tna parede.", 2.0),
+    ]
 
 
 def test_a_corpus_with_nothing_to_validate_on_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -12,8 +12,9 @@ import torch
 
 from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.pretrain_settings import PretrainSettings, PretrainShape
-from cartas_mlflow.pretraining.corpus import Document, PretrainingCorpus
+from cartas_mlflow.pretraining.corpus import PretrainingCorpus
 from cartas_mlflow.pretraining.loss import compute_loss
+from cartas_mlflow.pretraining.machine import Machine
 from cartas_mlflow.pretraining.model import build_model
 from cartas_mlflow.pretraining.objective import (
     EOS,
@@ -24,6 +25,7 @@ from cartas_mlflow.pretraining.objective import (
     corrupt_spans,
     expand_keywords,
     make_batches,
+    reword,
 )
 from cartas_mlflow.pretraining.optimizers import RelativeMuon, orthogonalise
 from cartas_mlflow.pretraining.training import (
@@ -36,10 +38,8 @@ from cartas_mlflow.pretraining.training import (
 
 VOCABULARY = 128
 SHAPE = PretrainShape(d_model=64, d_ff=64, heads=1, encoder_layers=1, decoder_layers=2)
-SETTINGS = PretrainSettings(
-    total_tokens=20_000, warmup_tokens=1000, decay_tokens=5000, domain_tokens=0, matrix_lr=0.05, rows=4
-)
-EMPTY = np.zeros(0, dtype=np.int64)
+SETTINGS = PretrainSettings(total_tokens=20_000, warmup_tokens=1000, decay_tokens=5000, domain_tokens=0, matrix_lr=0.05)
+MACHINE = Machine(rows=4)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,8 @@ def one_thread() -> Iterator[None]:
 def objective() -> Objective:
     return Objective(
         prefix_share=0.5,
-        span_share=0.3,
+        span_share=0.2,
+        reword_share=0.1,
         first_sentinel=VOCABULARY - 1,
         starts_word=np.arange(VOCABULARY) % 2 == 0,
         letters=np.full(VOCABULARY, 5),
@@ -64,11 +65,10 @@ def objective() -> Objective:
 @pytest.fixture
 def corpus() -> PretrainingCorpus:
     rng = np.random.default_rng(0)
-    texts = [
+    documents = [
         np.arange(start, start + length)
         for start, length in zip(rng.integers(3, 40, 60), rng.integers(8, 40, 60), strict=True)
     ]
-    documents = [Document(text, EMPTY) for text in texts]
     return PretrainingCorpus(documents[10:], np.ones(50), documents[:10], [], [])
 
 
@@ -93,7 +93,7 @@ def test_a_packed_example_costs_what_it_costs_alone() -> None:
     for pair in pairs:
         (batch,) = make_batches([pair], PackShape(1, len(pair[0]), len(pair[1])), None)
         alone += compute_loss(model, batch).item() * len(pair[1])
-    assert together == pytest.approx(alone, rel=1e-2)  # bf16
+    assert together == pytest.approx(alone, rel=1e-4)
 
 
 def test_no_example_is_lost_in_packing() -> None:
@@ -122,7 +122,7 @@ def test_the_loss_and_its_gradient_are_those_of_torch() -> None:
     (total / sum(len(target) for _, target in rows)).backward()
     theirs = model.shared.weight.grad
     assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.999
-    assert ours.norm().item() == pytest.approx(theirs.norm().item(), rel=0.02)
+    assert ours.norm().item() == pytest.approx(theirs.norm().item(), rel=1e-3)
 
 
 def test_prefix_and_continuation_are_the_text(objective: Objective) -> None:
@@ -146,12 +146,29 @@ def test_spans_put_back_for_their_sentinels_give_the_text(objective: Objective) 
     assert restored == text.tolist()
 
 
-def test_keywords_come_from_the_text_in_its_order(objective: Objective) -> None:
-    text = np.arange(3, 43)
-    source, target = expand_keywords(text, objective, np.random.default_rng(5))
+def test_keywords_come_from_the_text_in_any_order_and_number(objective: Objective) -> None:
+    text = np.arange(4, 44)  # words of two pieces, the first of them even
+    counts, in_order = set(), 0
+    for seed in range(200):
+        source, target = expand_keywords(text, objective, np.random.default_rng(seed))
+        assert np.array_equal(target, text)
+        words = source.reshape(-1, 2)
+        assert np.array_equal(words[:, 0] + 1, words[:, 1])
+        assert len(set(words[:, 0])) == len(words)
+        counts.add(len(words))
+        in_order += len(words) > 3 and np.array_equal(source, np.sort(source))
+    assert counts == set(range(1, 9))
+    assert in_order < 20
+
+
+def test_a_text_in_other_words_has_lost_some_and_exchanged_others(objective: Objective) -> None:
+    text = np.arange(4, 84)
+    source, target = reword(text, objective, np.random.default_rng(6))
     assert np.array_equal(target, text)
-    assert 0 < len(source) < len(text)
-    assert np.array_equal(source, np.sort(source))
+    words = source.reshape(-1, 2)[:, 0]
+    assert 15 < len(words) < 38
+    assert not np.array_equal(words, np.sort(words))
+    assert np.abs(words - np.sort(words)).max() <= 24, "no word is far from its place"
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
@@ -193,7 +210,7 @@ def test_the_average_is_swapped_in_and_out() -> None:
 
 
 def test_training_lowers_the_held_out_loss(corpus: PretrainingCorpus, objective: Objective) -> None:
-    training = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS)
+    training = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS, MACHINE)
     before = evaluate_continuation(training.model, corpus.general_held_out, decode=str)
     training.run(corpus, objective, after_step=lambda loss: False)
     after = evaluate_continuation(training.model, corpus.general_held_out, decode=str)
@@ -204,12 +221,12 @@ def test_a_run_cut_off_goes_on_exactly(corpus: PretrainingCorpus, objective: Obj
     def train(training: Pretraining, steps: int) -> None:
         training.run(corpus, objective, after_step=lambda loss: training.progress.step >= steps)
 
-    whole = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS)
+    whole = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS, MACHINE)
     train(whole, 8)
-    first = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS)
+    first = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS, MACHINE)
     train(first, 5)
     first.save(tmp_path / "checkpoint.pt")
-    second = Pretraining(build_model(SHAPE, VOCABULARY, seed=7), SETTINGS)
+    second = Pretraining(build_model(SHAPE, VOCABULARY, seed=7), SETTINGS, MACHINE)
     second.load(tmp_path / "checkpoint.pt")
     train(second, 8)
     assert second.progress.tokens == whole.progress.tokens
@@ -218,7 +235,7 @@ def test_a_run_cut_off_goes_on_exactly(corpus: PretrainingCorpus, objective: Obj
 
 
 def test_a_chunk_depends_on_seed_and_number_only(corpus: PretrainingCorpus, objective: Objective) -> None:
-    training = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS)
+    training = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS, MACHINE)
     one, two = (draw_chunk(corpus, objective, SETTINGS, training.progress)[0] for _ in range(2))
     assert np.array_equal(one.labels, two.labels)
 
@@ -226,20 +243,19 @@ def test_a_chunk_depends_on_seed_and_number_only(corpus: PretrainingCorpus, obje
 def test_a_chunk_in_which_the_essays_come_in_is_the_same_for_a_run_that_goes_on(
     corpus: PretrainingCorpus, objective: Objective, tmp_path: Path
 ) -> None:
-    reading = Document(np.arange(50, 70), np.arange(3, 9))
-    mixed = replace(corpus, domain=[reading])
+    mixed = replace(corpus, domain=[np.arange(50, 70)])
     settings = SETTINGS.model_copy(update={"domain_tokens": 18_000, "domain_share": 0.5})
 
     def train(training: Pretraining, steps: int) -> None:
         training.run(mixed, objective, after_step=lambda loss: training.progress.step >= steps)
 
-    whole = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), settings)
+    whole = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), settings, MACHINE)
     train(whole, 6)
-    first = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), settings)
+    first = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), settings, MACHINE)
     train(first, 4)
     assert first.progress.tokens > settings.total_tokens - settings.domain_tokens, "cut off past the boundary"
     first.save(tmp_path / "checkpoint.pt")
-    second = Pretraining(build_model(SHAPE, VOCABULARY, seed=7), settings)
+    second = Pretraining(build_model(SHAPE, VOCABULARY, seed=7), settings, MACHINE)
     second.load(tmp_path / "checkpoint.pt")
     train(second, 6)
     for ours, theirs in zip(second.model.parameters(), whole.model.parameters(), strict=True):
@@ -256,13 +272,13 @@ def test_keywords_that_are_the_whole_text_make_a_prefix_instead(objective: Objec
 
 def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"half a check")
-    training = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS)
+    training = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS, MACHINE)
     with pytest.raises(TrainingError, match=r"checkpoint\.pt não pôde ser lido; apague a pasta para recomeçar"):
         training.load(tmp_path / "checkpoint.pt")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(corpus: PretrainingCorpus, objective: Objective) -> None:
-    training = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS)
+    training = Pretraining(build_model(SHAPE, VOCABULARY, seed=0), SETTINGS, MACHINE)
     with torch.no_grad():
         training.model.shared.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"^A perda deixou de ser um número no passo 1; "):
