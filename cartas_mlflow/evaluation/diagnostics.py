@@ -38,15 +38,37 @@ def quality_band(metric: str, value: float) -> str:
     return next((word for bound, word in BANDS[metric] if value < bound), "excelente")
 
 
-def diagnose(history: Sequence[EpochSummary], copied_share: float) -> list[str]:
+def diagnose(
+    history: Sequence[EpochSummary],
+    copied_share: float,
+    *,
+    untuned_loss: float | None = None,
+    learning_rate: float | None = None,
+) -> list[str]:
     """Portuguese sentences on what the curves show, each with what to try; empty when nothing stands out.
 
     Args:
         history: evaluated epochs in order, at least one.
         copied_share: share of the generated texts that copy a long run from a training text.
+        untuned_loss: validation loss of the base before training (nats per token).
+        learning_rate: that of the training, for the advice.
     """
+    ruined = _divergence(history, untuned_loss, learning_rate)
+    if ruined is not None:
+        return [ruined]  # what else the curves show, a smaller step would change
     findings = (_overfitting(history), _underfitting(history), _instability(history), _recitation(copied_share))
     return [finding for finding in findings if finding is not None]
+
+
+def _divergence(history: Sequence[EpochSummary], untuned_loss: float | None, learning_rate: float | None) -> str | None:
+    best = min(summary.eval_loss for summary in history)
+    if untuned_loss is None or best <= untuned_loss:
+        return None
+    smaller = "" if learning_rate is None else f", por exemplo {learning_rate / 10:g}"
+    return (
+        f"Divergência: em nenhuma época a perda de validação ({decimal(best, 2)} na melhor) ficou abaixo da do modelo "
+        f"sem ajuste ({decimal(untuned_loss, 2)}): o treino piorou o modelo; use training.learning_rate menor{smaller}."
+    )
 
 
 def _overfitting(history: Sequence[EpochSummary]) -> str | None:

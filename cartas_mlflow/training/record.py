@@ -158,7 +158,12 @@ def log_result(
         best_epoch=result.best_epoch,
         stopped_early=result.stopped_early,
         quality={name: quality_band(name, final.metrics[name]) for name in ("rougeL", "bleu")},
-        findings=diagnose(summaries, final.metrics["copied_share"]),
+        findings=diagnose(
+            summaries,
+            final.metrics["copied_share"],
+            untuned_loss=baselines["Base sem ajuste"].get("loss"),
+            learning_rate=setup.config.training.learning_rate,
+        ),
         metric_signatures=metric_signatures(),
     )
     markdown = session.folder / "relatorio.md"
@@ -254,7 +259,10 @@ def _model_info(setup: Setup, result: Fit) -> dict[str, Any]:
 
 def _say_result(session: Session, facts: ReportFacts) -> None:
     final = facts.final_metrics
-    say(f"✅ Modelo salvo com sucesso em: {session.adapter}")
+    ruined = [finding for finding in facts.findings if finding.startswith("Divergência")]
+    for finding in ruined:
+        say(f"🛑 {finding}")
+    say(f"{'💾 Modelo salvo' if ruined else '✅ Modelo salvo com sucesso'} em: {session.adapter}")
     say("=== RESULTADOS FINAIS ===")
     say(f"📊 ROUGE-L Final: {final['rougeL']:.4f} (qualidade {facts.quality['rougeL']})")
     say(f"📊 BLEU Final: {final['bleu']:.4f} (qualidade {facts.quality['bleu']})")
@@ -262,7 +270,8 @@ def _say_result(session: Session, facts: ReportFacts) -> None:
     say(f"📊 Loss Final: {final['loss']:.4f}")
     say(f"📊 Leituras com trecho copiado do treino: {decimal(100 * final['copied_share'], 1)} %")
     for finding in facts.findings:
-        say(f"⚠️ {finding}")
+        if finding not in ruined:
+            say(f"⚠️ {finding}")
     say(f"⏱️ Treino com avaliações: {duration(facts.training['train_runtime'])}")
     say(f"📁 Métricas detalhadas salvas em: {session.report}")
 

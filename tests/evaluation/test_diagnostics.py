@@ -113,3 +113,17 @@ def test_from_a_tenth_of_copied_readings_on_the_model_recites() -> None:
 def test_several_findings_stand_beside_each_other() -> None:
     findings = diagnose(history([2.0, 1.0, 0.5], [1.0, 1.0, 1.6]), copied_share=0.5)
     assert [finding.split(":")[0] for finding in findings] == ["Overfitting", "Instabilidade", "Recitação"]
+
+
+def test_a_training_that_made_the_model_worse_says_so_and_nothing_else() -> None:
+    worse = history([9.0, 8.9, 8.9], [6.1, 5.5, 5.8])
+    assert diagnose(worse, copied_share=1.0, untuned_loss=4.25, learning_rate=1.0) == [
+        "Divergência: em nenhuma época a perda de validação (5,50 na melhor) ficou abaixo da do modelo sem ajuste (4,25)"
+        ": o treino piorou o modelo; use training.learning_rate menor, por exemplo 0.1."
+    ]
+    assert not any("learning_rate ou lora.r" in finding for finding in diagnose(worse, 0.0, untuned_loss=4.25))
+
+
+def test_a_training_that_once_was_better_than_the_base_did_not_diverge() -> None:
+    later = history([4.2, 3.9, 3.5], [4.20, 4.12, 4.60])
+    assert not any(finding.startswith("Divergência") for finding in diagnose(later, 0.0, untuned_loss=4.25))
