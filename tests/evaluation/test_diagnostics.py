@@ -118,8 +118,8 @@ def test_several_findings_stand_beside_each_other() -> None:
 def test_a_training_that_made_the_model_worse_says_so_and_nothing_else() -> None:
     worse = history([9.0, 8.9, 8.9], [6.1, 5.5, 5.8])
     assert diagnose(worse, copied_share=1.0, untuned_loss=4.25, learning_rate=1.0) == [
-        "Divergência: em nenhuma época a perda de validação (5,50 na melhor) ficou abaixo da do modelo sem ajuste (4,25)"
-        ": o treino piorou o modelo; use training.learning_rate menor, por exemplo 0.1."
+        "Divergência: em nenhuma época a perda de validação (5,50 na melhor) ficou abaixo da do modelo sem ajuste "
+        "(4,25): o treino piorou o modelo; use training.learning_rate menor, por exemplo 0.1."
     ]
     assert not any("learning_rate ou lora.r" in finding for finding in diagnose(worse, 0.0, untuned_loss=4.25))
 
