@@ -21,6 +21,8 @@ OUTCOME_TAG = "outcome"
 tag stays."""
 FAILURE_TAG = "failure"
 """Why a failed run failed."""
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""MLflow's own: which artifacts its pages show as tables."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,18 @@ class TrackedRun:
             mlflow.log_artifact(str(path), folder)
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], artifact: str) -> None:
-        """Log a table that the UI shows as one. ``artifact`` ends in .json."""
+        """Log a table that the UI shows as one, in the place of an earlier one. ``artifact`` ends in .json."""
         import mlflow
 
-        mlflow.log_table({key: list(values) for key, values in columns.items()}, artifact)
+        # mlflow.log_table asks the server for logged models, which an older one does not know, and adds rows to those
+        # that a resumed run already has.
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        mlflow.log_text(json.dumps({"columns": list(columns), "data": rows}, ensure_ascii=False), artifact)
+        client = mlflow.MlflowClient()
+        tables = json.loads(client.get_run(self.id).data.tags.get(TABLES_TAG, "[]"))
+        table = {"path": artifact, "type": "table"}
+        if table not in tables:
+            client.set_tag(self.id, TABLES_TAG, json.dumps([*tables, table]))
 
     def log_csv(self, columns: Mapping[str, Sequence[Any]], artifact: str) -> None:
         """Log a table as CSV, accents as they are."""

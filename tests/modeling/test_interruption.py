@@ -30,7 +30,7 @@ RECIPE = {
     "tracking.system_metrics": "false",
 }
 STEPS_PER_EPOCH = 35
-GOING_ON = "Para continuar: python -m cartas_mlflow train --training.resume "
+GOING_ON = "Para continuar: python -m cartas_mlflow train --resume "
 
 Start = Callable[..., "Training"]
 

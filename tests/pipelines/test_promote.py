@@ -350,8 +350,8 @@ def test_mlflow_run_promotes_and_generates(trainings: Trainings, settings: dict[
     assert champion(settings) == "1"
     prompt = {"carta": "O Louco", "evento": "Ano Novo", "secao": "Luz", "tema": "Amor"}
     mlflow_run("generate", **prompt, output=str(output), **{"registry.name": name})
-    with output.open(encoding="utf-8", newline="") as stream:
-        (row,) = csv.DictReader(stream)
+    with output.open(encoding="utf-8-sig", newline="") as stream:
+        (row,) = csv.DictReader(stream, delimiter=";")
     assert row.pop("texto")
     assert row == prompt
     runs = MlflowClient().search_runs(["0"], "attributes.status = 'FINISHED'")

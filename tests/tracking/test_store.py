@@ -156,7 +156,7 @@ def test_three_processes_that_start_together_on_nothing_get_a_run_each_and_say_n
 
     code = (
         "from cartas_mlflow.settings import TrackingSettings\n"
-        "from cartas_mlflow.tracking.run import open_run\n"
+        "from cartas_mlflow.tracking.opening import open_run\n"
         "with open_run(TrackingSettings(system_metrics_interval=0.5)) as run:\n"
         "    run.log_metrics({'x': 1.0})\n"
     )
