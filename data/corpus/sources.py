@@ -52,7 +52,7 @@ SOURCES = (
     Source("gimp-help", "debian", ("gimp-help-pt-br",), "html_gimp", "pt", "GFDL-1.2+"),
     Source("endless-sky", "debian", ("endless-sky-data",), "endless_sky", "en", "GPL-3+"),
     Source("arcanite", "pypi", ("arcanite",), "arcanite", "en", "MIT"),
-    Source("kathekon", "pypi", ("kathekon",), "kathekon", "en", "MIT", 2_000_000),
+    Source("kathekon", "pypi", ("kathekon",), "kathekon", "en", "MIT", 900_000),
     Source("austen", "debian", ("r-cran-janeaustenr",), "austen", "en", "public domain (package MIT)"),
     Source("tom-sawyer", "debian", ("golang-github-klauspost-compress-dev",), "tom_sawyer", "en", "public domain"),
     Source("alice", "pypi-source", ("brotli",), "alice", "en", "public domain (package MIT)"),

@@ -5,11 +5,15 @@ Translations are kept in a file of JSON lines as they are made, so that a build 
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-_SENTENCE_END = re.compile(r'(?<=[.!?])\s+(?=["A-Z])|(?<=[.!?]")\s+(?=["A-Z])')
+_SENTENCE_END = re.compile(
+    r'(?<=[.!?])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bDr\.)(?<!\bSt\.)\s+(?=["A-Z])|(?<=[.!?]")\s+(?=["A-Z])'
+)
+_WORD = re.compile(r"[^\W\d_]{4,}")
 
 
 def translate_paragraphs(paragraphs: Iterable[str], cache: Path, threads: int = 2) -> Iterator[str]:
@@ -28,6 +32,28 @@ def translate_paragraphs(paragraphs: Iterable[str], cache: Path, threads: int = 
             file.write(json.dumps([text, translation], ensure_ascii=False) + "\n")
     for text in wanted:
         yield known[text]
+
+
+def drop_untranslated(pairs: Iterable[tuple[str, str]], native: Container[str]) -> Iterator[str]:
+    """Yield the translations in which no English word was forgotten.
+
+    pairs: (original, translation). native: words of texts written in Portuguese, in lower case. A word of four letters
+    or more is forgotten where it stands on both sides, Portuguese texts do not have it, and the translations of most of
+    the originals that have it do without it. (A name and a loan word, curry, stay in most.)
+    """
+    sides = [(_long_words(original), translation) for original, translation in pairs]
+    met, kept = Counter(), Counter()
+    for words, translation in sides:
+        met.update(words)
+        kept.update(words & _long_words(translation))
+    for words, translation in sides:
+        shared = words & _long_words(translation)
+        if all(word in native or 2 * kept[word] > met[word] for word in shared):
+            yield translation
+
+
+def _long_words(text: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(text)}
 
 
 def _translate(engine, text: str) -> str:

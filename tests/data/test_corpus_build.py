@@ -67,6 +67,27 @@ def test_a_paragraph_that_is_mostly_known_is_not_taken_twice(clean: ModuleType) 
     assert seen.admit("A lua subiu devagar por cima dos telhados e ninguém na rua reparou nela.")
 
 
+@pytest.mark.parametrize(
+    ("original", "translation", "kept"),
+    [
+        ("Toss the cabbage with oil.", "Toss o repolho com óleo.", False),
+        ("Then toss it and stir.", "Depois mexa e misture.", True),
+        ("Tom eats curry at the hotel.", "Tom come curry no hotel.", True),
+    ],
+)
+def test_a_translation_in_which_english_is_left_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, original: str, translation: str, kept: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT_ROOT))
+    translate = importlib.import_module("data.corpus.translate")
+    others = [
+        ("They toss the ball at the hotel.", "Eles jogam a bola no hotel."),
+        ("We toss a coin and eat curry.", "Jogamos uma moeda e comemos curry."),
+    ]
+    found = list(translate.drop_untranslated([(original, translation), *others], {"hotel", "bola"}))
+    assert (translation in found) is kept
+
+
 def test_what_is_near_the_wanted_texts_weighs_more_and_the_worst_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PROJECT_ROOT))
     score = importlib.import_module("data.corpus.score")
