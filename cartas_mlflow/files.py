@@ -91,15 +91,20 @@ def parse_table(text: str, path: Path | str, columns: Sequence[str], mend: str) 
     return rows
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, in a folder that is there."""
     aside = path.with_name(f".{path.name}.partial")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(content)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and its folder where that is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -134,12 +139,25 @@ def check_seal(folder: Path, mend: str) -> None:
         raise DamagedFile(folder / MANIFEST, "não é a lista que foi gravada", mend) from None
     if not names:
         raise DamagedFile(folder / MANIFEST, "está vazio", mend)
-    for name, digest in names.items():
+    check_sums(folder, names, MANIFEST, mend)
+
+
+def check_sums(folder: Path, sums: Mapping[str, str], source: str, mend: str) -> None:
+    """Hold files of a folder against their checksums.
+
+    Args:
+        sums: file's name -> :func:`checksum`.
+        source: name of the file that they were read from.
+
+    Raises:
+        DamagedFile: a file is missing, or is not what was written.
+    """
+    for name, digest in sums.items():
         path = folder / name
         if not path.is_file():
             raise DamagedFile(path, "não existe", mend)
         if checksum(path) != digest:
-            raise DamagedFile(path, f"mudou desde que foi gravado, diz {MANIFEST}", mend)
+            raise DamagedFile(path, f"mudou desde que foi gravado, diz {source}", mend)
 
 
 def _what(error: ValidationError) -> str:

@@ -85,6 +85,16 @@ def read_grids(path: Path) -> list[Grid]:
     return [read_text_table(path, content)]
 
 
+def locked(path: Path) -> DataError:
+    """The error for a spreadsheet with a password."""
+    return DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.")
+
+
+def damaged(path: Path) -> DataError:
+    """The error for a spreadsheet that cannot be read."""
+    return DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.")
+
+
 def _read_content(path: Path) -> bytes:
     shown = str(path)
     if re.match(r"\w{2,}:/", shown):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from cartas_mlflow.data.grids import FORMULA, Grid
+from cartas_mlflow.data.grids import FORMULA, Grid, damaged, locked
 from cartas_mlflow.errors import DataError
 
 _OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
@@ -35,7 +35,7 @@ def read_opendocument(path: Path, content: bytes) -> list[Grid]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if b"encryption-data" in archive.read("META-INF/manifest.xml"):
-                raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.")
+                raise locked(path)
             document = ElementTree.fromstring(archive.read("content.xml"))
         hidden = {
             style.get(f"{_STYLE}name")
@@ -45,7 +45,7 @@ def read_opendocument(path: Path, content: bytes) -> list[Grid]:
         }
         return [_read_sheet(sheet, hidden) for sheet in document.iter(f"{_TABLE}table")]
     except (zipfile.BadZipFile, zlib.error, ElementTree.ParseError, KeyError, ValueError, EOFError):
-        raise DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.") from None
+        raise damaged(path) from None
     except (NotImplementedError, RuntimeError, OSError):
         raise DataError(f"{path} não pôde ser aberta; abra-a e salve de novo como xlsx.") from None
 

@@ -10,16 +10,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.data.grids import Dialect
-from cartas_mlflow.errors import DataError
+from cartas_mlflow.errors import DataError, SettingError
+from cartas_mlflow.files import write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 OUTPUT_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet")
 
-
 EXCEL = Dialect(delimiter=";", encoding="utf-8", byte_order_mark=True, line_end="\r\n")
 """What a Brazilian Excel opens by a double click."""
+
+
+def check_place(output: str, table: Path | None, what: str) -> None:
+    """See that a table can be written there, before the work that fills it.
+
+    Args:
+        table: the one that is read; ``what``: what it is called.
+
+    Raises:
+        SettingError: the folder is not there, or the place is that of the table.
+    """
+    place = Path(output).resolve()
+    if not place.parent.is_dir():
+        raise SettingError(f"A pasta de --output {output} não existe; crie-a ou indique outra.")
+    if table is not None and place == table.resolve():
+        raise SettingError(f"--output {output} é {what}; indique outro arquivo.")
 
 
 def write_table(table: pd.DataFrame, path: Path, dialect: Dialect = EXCEL) -> None:
@@ -32,14 +48,10 @@ def write_table(table: pd.DataFrame, path: Path, dialect: Dialect = EXCEL) -> No
         DataError: a character that xlsx cannot hold, or a place that cannot be written.
     """
     content = _encode(table, path, dialect)
-    aside = path.with_name(f".{path.name}.partial")
     try:
-        aside.write_bytes(content)
-        aside.replace(path)
+        write_bytes(path, content)
     except OSError as error:
         raise DataError(f"{path} não pôde ser gravado ({error.strerror}); indique outro --output.") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _encode(table: pd.DataFrame, path: Path, dialect: Dialect) -> bytes:

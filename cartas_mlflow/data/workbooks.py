@@ -18,7 +18,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from cartas_mlflow.data.cells import cell_text
-from cartas_mlflow.data.grids import FORMULA, KINDS, Grid
+from cartas_mlflow.data.grids import FORMULA, KINDS, Grid, damaged, locked
 from cartas_mlflow.data.unfolding import LOCKED
 from cartas_mlflow.errors import DataError
 
@@ -37,6 +37,7 @@ _BROKEN = (
     RuntimeError,
 )
 """RuntimeError: a part with a password, or packed in a way that zipfile does not know."""
+_WORKBOOK_PARTS = ("xl/", "content.xml", "mimetype", "[Content_Types]")
 _CELL = re.compile(rb'<(?:\w+:)?c [^>]*?r="([A-Z]{1,3})(\d{1,7})"')
 _ZIP_DOCUMENTS = {
     "word/document.xml": "é um documento do Word",
@@ -45,9 +46,6 @@ _ZIP_DOCUMENTS = {
     "Index.zip": "é uma planilha do Numbers",
     "META-INF/container.xml": "é um livro (EPUB)",
 }
-
-
-_WORKBOOK_PARTS = ("xl/", "content.xml", "mimetype", "[Content_Types]")
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,9 @@ def _unfold(path: Path, content: bytes) -> list[tuple[str, bool, list[list[Any]]
     program = [sys.executable, "-P", str(Path(__file__).with_name("unfolding.py"))]
     done = subprocess.run(program, input=content, capture_output=True, check=False)
     if done.returncode == LOCKED:
-        raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.")
+        raise locked(path)
     if done.returncode != 0:
-        raise DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.")
+        raise damaged(path)
     return pickle.loads(done.stdout)
 
 
@@ -103,13 +101,13 @@ def _grid(
 def _refuse_other_documents(path: Path, content: bytes) -> None:
     if not content.startswith(b"PK"):
         if "EncryptedPackage".encode("utf-16-le") in content:
-            raise DataError(f"{path} está protegido por senha; salve uma cópia sem senha e indique-a.")
+            raise locked(path)
         return
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
     except _BROKEN:
-        raise DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.") from None
+        raise damaged(path) from None
     what = next((what for name, what in _ZIP_DOCUMENTS.items() if name in names), None)
     if what is None and not any(name.startswith(_WORKBOOK_PARTS) for name in names):
         inside = next((name for name in names if not name.endswith("/")), None)
@@ -164,8 +162,8 @@ def _cut(content: bytes, last_row: int, last_column: int) -> bytes:
     tree = ElementTree.fromstring(content)
     for row in [element for element in tree.iter() if _tag(element) == "row"]:
         for cell in list(row):
-            place = re.fullmatch(r"([A-Z]{1,3})(\d{1,7})", cell.get("r", ""))
-            if place and (int(place[2]) > last_row or _column(place[1].encode()) > last_column):
+            place = _place(cell)
+            if place is not None and (place[0] > last_row or place[1] > last_column):
                 row.remove(cell)
     for size in [element for element in tree.iter() if _tag(element) == "dimension"]:
         size.set("ref", "A1")
@@ -178,11 +176,11 @@ def _defects(part: _Part | None) -> dict[tuple[int, int], str]:
         return {}
     found: dict[tuple[int, int], str] = {}
     for cell in _cells(part.content):
-        place = re.fullmatch(r"([A-Z]{1,3})(\d{1,7})", cell.get("r", ""))
+        place = _place(cell)
         if place is None:
             continue
         value = next((child.text for child in cell if _tag(child) == "v"), None)
-        key = int(place[2]), _column(place[1].encode()) - 1
+        key = place[0], place[1] - 1
         if cell.get("t") == "e":
             found[key] = value or "#N/A"
         elif value is None and any(_tag(child) == "f" for child in cell):
@@ -200,6 +198,12 @@ def _cells(content: bytes) -> Iterator[ElementTree.Element]:
 
 def _tag(element: ElementTree.Element) -> str:
     return str(element.tag).rsplit("}", 1)[-1]
+
+
+def _place(cell: ElementTree.Element) -> tuple[int, int] | None:
+    """(row, column) of a cell, from 1; None where it does not tell."""
+    found = re.fullmatch(r"([A-Z]{1,3})(\d{1,7})", cell.get("r", ""))
+    return None if found is None else (int(found[2]), _column(found[1].encode()))
 
 
 def _column(letters: bytes) -> int:

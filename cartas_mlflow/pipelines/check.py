@@ -9,7 +9,7 @@ from typing import Any
 
 from cartas_mlflow.config import DEFAULT_CONFIG, find_project_file, load_config
 from cartas_mlflow.console import say
-from cartas_mlflow.data.output import OUTPUT_SUFFIXES, write_table
+from cartas_mlflow.data.output import OUTPUT_SUFFIXES, check_place, write_table
 from cartas_mlflow.data.records import Records
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.modeling.loading import load_tokenizer
@@ -55,10 +55,7 @@ def _check_output(output: str | None, config: ExperimentConfig) -> None:
         return
     if Path(output).suffix.lower() not in OUTPUT_SUFFIXES:
         raise SettingError(f"--output {output} precisa da terminação csv, xlsx, jsonl ou parquet.")
-    if not Path(output).resolve().parent.is_dir():
-        raise SettingError(f"A pasta de --output {output} não existe; crie-a ou indique outra.")
-    if Path(output).resolve() == find_project_file(config.data.path).resolve():
-        raise SettingError(f"--output {output} é a própria tabela; indique outro arquivo.")
+    check_place(output, find_project_file(config.data.path), "a própria tabela")
 
 
 def _write(records: Records, output: str) -> None:

@@ -14,7 +14,7 @@ from cartas_mlflow.config import DEFAULT_CONFIG, find_project_file, load_config
 from cartas_mlflow.console import say
 from cartas_mlflow.data.cells import clean_text
 from cartas_mlflow.data.grids import Dialect
-from cartas_mlflow.data.output import EXCEL, OUTPUT_SUFFIXES, write_table
+from cartas_mlflow.data.output import EXCEL, OUTPUT_SUFFIXES, check_place, write_table
 from cartas_mlflow.data.tables import read_table
 from cartas_mlflow.errors import DataError, SettingError
 from cartas_mlflow.modeling.engine import check_engine
@@ -167,7 +167,4 @@ def _read_prompts(table: str, sheet: str | None, columns: ColumnNames) -> Order:
 def _check_output(output: str | None, table: str | None) -> None:
     if output is None or Path(output).suffix.lower() not in OUTPUT_SUFFIXES:
         raise SettingError("Falta --output com a terminação csv, xlsx, jsonl ou parquet: onde gravar as leituras.")
-    if not Path(output).resolve().parent.is_dir():
-        raise SettingError(f"A pasta de --output {output} não existe; crie-a ou indique outra.")
-    if table is not None and Path(output).resolve() == find_project_file(table).resolve():
-        raise SettingError(f"--output {output} é a própria tabela de pedidos; indique outro arquivo.")
+    check_place(output, None if table is None else find_project_file(table), "a própria tabela de pedidos")

@@ -80,11 +80,11 @@ def review_contents(records: Records) -> None:
 
 def review_duplicates(records: Records, split: Split) -> None:
     """Texts that are alike, and which of them would stand on both sides of the split."""
-    pairs = find_alike([row.texto for row in records.rows])
-    sides = {row.id: "treino" for row in split.train} | {row.id: "validação" for row in split.validation}
     texts = [row.texto for row in records.rows]
+    pairs = find_alike(texts)
+    sides = {row.id: "treino" for row in split.train} | {row.id: "validação" for row in split.validation}
     equal = [pair for pair in pairs if texts[pair.first] == texts[pair.second]]
-    near = [pair for pair in pairs if pair not in equal]
+    near = [pair for pair in pairs if texts[pair.first] != texts[pair.second]]
     across = [pair for pair in pairs if len({sides[records.rows[place].id] for place in (pair.first, pair.second)}) > 1]
     for found, one, many in (
         (equal, "par de textos iguais", "pares de textos iguais"),
@@ -157,8 +157,7 @@ def _advice(records: Records) -> Iterator[str]:
             continue
         counts = Counter(getattr(row, name) for row in records.rows)
         if name != "carta" and len(counts) < least:
-            one = {"evento": "ocasião", "tema": "tema"}[name]
-            yield f"Há só {count_words(len(counts), one, what)}; recomendam-se {least} ou mais"
+            yield f"Há só {count_words(len(counts), TITLES[name], what)}; recomendam-se {least} ou mais"
         elif name == "carta" and min(counts.values()) < least:
             few = [card for card, count in counts.items() if count < least]
             cards = count_words(len(few), "carta tem", "cartas têm")

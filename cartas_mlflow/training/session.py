@@ -15,7 +15,7 @@ from pydantic import Field
 from cartas_mlflow.config import find_translation, load_config
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import SettingError, TrainingError
-from cartas_mlflow.files import DamagedFile, OwnFile, checksum, parse_table, read_text, write_text
+from cartas_mlflow.files import OwnFile, check_sums, checksum, parse_table, read_text, write_text
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints, find_checkpoint
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.run import TrackedRun, param_text
@@ -115,11 +115,7 @@ def begin(config_path: str | Path, overrides: Mapping[str, Any]) -> Session:
             "training.resume um checkpoint dentro da pasta original."
         )
     identity = RunIdentity.read(earlier.identity, ORIGINAL)
-    for name, digest in identity.checksums.items():
-        if not (earlier.folder / name).is_file():
-            raise DamagedFile(earlier.folder / name, "não existe", ORIGINAL)
-        if checksum(earlier.folder / name) != digest:
-            raise DamagedFile(earlier.folder / name, "mudou desde que foi gravado, diz run.json", ORIGINAL)
+    check_sums(earlier.folder, identity.checksums, earlier.identity.name, ORIGINAL)
     say(f"Continuando de {checkpoint} com as configurações de {earlier.resolved}")
     return Session(
         earlier.folder, load_config(earlier.resolved, overrides), earlier.resolved, checkpoint, identity.run_id
