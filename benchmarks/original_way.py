@@ -50,7 +50,14 @@ def main() -> None:
             data.prompts(data.split.validation)[: options.evaluated],
             encoded.validation.dataset.select(range(options.evaluated)),
         )
-        evaluate_model(model, base.tokenizer, validation, config, lambda texts: {})
+        evaluate_model(
+            model,
+            base.tokenizer,
+            validation,
+            config,
+            lambda texts: {},
+            batch_size=encoded.plan.evaluation_batch,
+        )
 
     padded = _padded(base, data, config)
 
@@ -91,7 +98,8 @@ def _our_trainer(
         Path(tempfile.mkdtemp()),
         device=base.hardware.device,
         precision=base.precision.dtype,
-        micro_batch_size=encoded.micro_batch_size,
+        micro_batch_size=encoded.plan.micro_batch,
+        checkpointing=encoded.plan.checkpointing,
         steps_per_epoch=records // config.training.batch_size,
     )
     arguments.num_train_epochs, arguments.eval_strategy, arguments.save_strategy = 1, "no", "no"
@@ -102,6 +110,7 @@ def _our_trainer(
         train_dataset=encoded.train.dataset.select(range(records)),
         config=config,
         validation=ValidationSet(data.prompts(data.split.validation), encoded.validation.dataset),
+        evaluation_batch=encoded.plan.evaluation_batch,
         score=score,
         tokenizer=base.tokenizer,
     )

@@ -34,6 +34,10 @@ class TrainingError(UserError):
     """A training that cannot go on: diverged, or out of memory."""
 
 
+class OutOfMemory(TrainingError):
+    """Memory that does not suffice even for the smallest piece of the work; the sentence fits the phase."""
+
+
 class RegistryError(UserError):
     """A run, model version or alias that cannot be used as asked."""
 

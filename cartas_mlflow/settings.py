@@ -52,7 +52,9 @@ class ModelSettings(Section):
         "configs/mini.yaml", description="configuração usada quando o modelo base não pode ser obtido; none = erro"
     )
     hub_timeout: float = Field(3.0, gt=0, le=120, description="espera máxima pela resposta do hub (segundos)")
-    quantization: AutoOrSwitch = Field("auto", description="base em 4 bits: auto (só com CUDA), true ou false")
+    quantization: AutoOrSwitch = Field(
+        "auto", description="base em 4 bits: true, false ou auto = se passar de um quarto da memória livre"
+    )
     quantization_type: Literal["nf4", "fp4"] = Field("nf4", description="formato de 4 bits")
     double_quantization: bool = Field(True, description="quantizar também as constantes de quantização")
 
@@ -85,11 +87,13 @@ class TrainingSettings(Section):
         "adamw_torch_fused", description="otimizador"
     )
     seed: int = Field(42, ge=0, le=2**32 - 1, description="semente do treino")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="dispositivo")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="dispositivo; auto = a GPU, se houver")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="formato numérico do treino"
     )
-    gradient_checkpointing: bool = Field(False, description="recalcular ativações para poupar memória (mais lento)")
+    gradient_checkpointing: AutoOrSwitch = Field(
+        "auto", description="recalcular ativações para poupar memória, mais lento; auto = se nem um exemplo couber"
+    )
     group_by_length: bool = Field(True, description="formar batches com textos de comprimento parecido")
     save_total_limit: int = Field(2, ge=1, le=1000, description="checkpoints mantidos")
     resume: OptionalText = Field(
@@ -120,7 +124,9 @@ class GenerationSettings(Section):
 
 
 class EvaluationSettings(Section):
-    batch_size: int = Field(128, ge=1, le=4096, description="leituras geradas por vez")
+    batch_size: AutoOrCount = Field(
+        "auto", description="leituras geradas por vez; auto = até 128, as que cabem na memória com os seus feixes"
+    )
     every_epochs: int = Field(1, ge=1, le=10_000, description="épocas entre avaliações")
     copied_words: int = Field(
         12, ge=2, le=1000, description="palavras seguidas de um texto de treino que contam como cópia"
@@ -156,6 +162,7 @@ class ServingSettings(Section):
     engine: Literal["pytorch", "ctranslate2"] = Field(
         "pytorch", description="quem gera; ctranslate2 (extra fast) escreve os mesmos textos, mais rápido em CPU"
     )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="dispositivo; auto = a GPU, se houver")
     any_card: bool = Field(False, description="aceitar cartas que não estão nos dados de treino")
     max_rows: int = Field(64, ge=1, le=10**9, description="linhas por pedido")
     max_field_length: int = Field(200, ge=1, le=10**9, description="comprimento de um campo do pedido (caracteres)")

@@ -7,7 +7,6 @@ what to do when it is nowhere to be had: :func:`find_base` raises :class:`BaseUn
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from cartas_mlflow.config import PROJECT_ROOT, find_project_file
 from cartas_mlflow.errors import BaseModelError
+from cartas_mlflow.modeling.fingerprint import fingerprint_weights, is_of
 from cartas_mlflow.settings import ModelSettings
 
 WEIGHT_FILES = (
@@ -51,6 +51,8 @@ class BaseLocation:
     """``folder``, ``embedded``, ``cache`` or ``hub``."""
     revision: str | None = None
     """The hub's commit, where there is one."""
+    tokenizer: Path | None = None
+    """Folder of the tokenizer, where it comes from elsewhere (``model.tokenizer``)."""
 
     @property
     def description(self) -> str:
@@ -63,14 +65,21 @@ class BaseLocation:
         }[self.source]
 
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of the weights that are loaded: an adapter loads silently on a base of
-        equal shapes but other weights, so the adapter remembers this."""
-        digest = hashlib.sha256()
-        for name in weight_files(self.folder):
-            with (self.folder / name).open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    digest.update(block)
-        return digest.hexdigest()[:16]
+        """Of the weights that are loaded: an adapter loads silently on a base of equal shapes but other weights, so the
+        adapter remembers this."""
+        return fingerprint_weights(self.weights)
+
+    def has_fingerprint(self, fingerprint: str) -> bool:
+        """Whether a fingerprint, which an earlier version may have taken otherwise, is that of these weights."""
+        return is_of(fingerprint, self.weights)
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in weight_files(self.folder))
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        return self.tokenizer or self.folder
 
 
 def find_base(settings: ModelSettings, *, weights: bool = True) -> BaseLocation:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from cartas_mlflow.modeling.hardware import is_lack_of_memory
+from cartas_mlflow.modeling.memory import halve
 from cartas_mlflow.settings import GenerationSettings
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from cartas_mlflow.modeling.engine import FastEngine
+
+SMALLER_EVALUATION = "use um generation.num_beams ou generation.max_new_tokens menor, ou training.device=cpu"
 
 
 def generate_texts(
@@ -32,11 +37,14 @@ def generate_texts(
     mode meanwhile and goes back to the mode it was in.
 
     Args:
-        batch_size: prompts generated at once.
+        batch_size: prompts generated at once; half as many from where the memory does not suffice.
         max_length: limit of a prompt, in tokens.
         sequences: texts per prompt; more than one needs sampling, or as many beams.
         engine: generates in the model's place where it writes the same texts.
         on_progress: called after each batch with the number of prompts it answered.
+
+    Raises:
+        OutOfMemory: there is not enough for one prompt.
     """
     import torch
 
@@ -54,14 +62,19 @@ def generate_texts(
         with torch.inference_mode(), torch.random.fork_rng(enabled=settings.do_sample):
             if settings.do_sample:
                 torch.manual_seed(settings.seed)
-            for start in range(0, len(order), batch_size):
+            start = 0
+            while start < len(order):
                 chosen = order[start : start + batch_size]
-                inputs = [encoded[index] for index in chosen]
-                if fast is not None:
-                    ids = fast.generate(inputs, settings, sequences)
-                else:
-                    batch = tokenizer.pad({"input_ids": inputs}, return_tensors="pt")
-                    ids = model.generate(**batch.to(model.device), generation_config=config)
+                try:
+                    ids = _generate(model, tokenizer, [encoded[index] for index in chosen], config, fast, settings)
+                except (MemoryError, RuntimeError) as error:
+                    if not is_lack_of_memory(error):
+                        raise
+                    ids = None  # what the error's traceback holds goes with it
+                if ids is None:
+                    batch_size = halve(len(chosen), "leituras geradas por vez", SMALLER_EVALUATION)
+                    continue
+                start += len(chosen)
                 places = [index * sequences + number for index in chosen for number in range(sequences)]
                 for place, text in zip(places, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
                     texts[place] = text.strip()
@@ -70,6 +83,20 @@ def generate_texts(
     finally:
         model.train(was_training)
     return texts
+
+
+def _generate(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: list[list[int]],
+    config: GenerationConfig,
+    fast: FastEngine | None,
+    settings: GenerationSettings,
+) -> Sequence[Sequence[int]] | torch.Tensor:
+    if fast is not None:
+        return fast.generate(inputs, settings, config.num_return_sequences)
+    batch = tokenizer.pad({"input_ids": inputs}, return_tensors="pt")
+    return model.generate(**batch.to(model.device), generation_config=config)
 
 
 def decoding_config(model: PreTrainedModel | PeftModel, settings: GenerationSettings) -> GenerationConfig:

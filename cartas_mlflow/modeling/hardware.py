@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import platform
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ from cartas_mlflow.errors import SettingError
 
 NATIVE_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 """CPU capabilities, as PyTorch names them, that compute bfloat16 products natively."""
-PROBE_SHAPE = (192, 512, 1024)
-"""Rows, width and height of the matrices whose product is timed: some readings in a T5's feed-forward layer."""
-PROBE_ROUNDS = 20
+AGREEMENT = 1e-3
+"""Relative difference of a step's gradients from the CPU's up to which a device counts as computing rightly."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class Hardware:
     """Sizes in GiB; ``free_memory`` is that of the device that will train (VRAM on CUDA, else RAM)."""
 
     device: str
-    """``cpu`` or ``cuda`` (always the first visible GPU)."""
+    """``cpu``, ``cuda`` (always the first visible GPU) or ``mps`` (Apple's)."""
     cpu: str
     cores: int
     ram: float
@@ -33,12 +30,16 @@ class Hardware:
     gpu: str | None = None
     vram: float | None = None
     cuda: str | None = None
+    gpus: int = 0
+    """CUDA GPUs that are visible; one of them trains."""
+    remark: str | None = None
+    """Portuguese: why a GPU that is there is not used."""
 
     def flat(self) -> dict[str, Any]:
         """For MLflow parameters: facts of the machine only, not of the moment."""
         facts = {"device": self.device, "cpu": self.cpu, "cores": self.cores, "ram_gb": round(self.ram, 1)}
         if self.gpu is not None:
-            facts |= {"gpu": self.gpu, "vram_gb": round(self.vram or 0.0, 1), "cuda": self.cuda}
+            facts |= {"gpu": self.gpu, "vram_gb": round(self.vram or 0.0, 1), "cuda": self.cuda, "gpus": self.gpus}
         return facts | {"bfloat16": self.bfloat16}
 
 
@@ -46,20 +47,15 @@ def inspect_hardware(requested: str = "auto") -> Hardware:
     """Ask the machine.
 
     Args:
-        requested: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+        requested: ``auto`` (CUDA where there is one, else Apple's GPU where it computes rightly), ``cpu``, ``cuda`` or
+            ``mps``.
 
     Raises:
-        SettingError: ``cuda`` was asked for and there is none.
+        SettingError: a GPU was asked for and there is none, or one that computes wrongly.
     """
     import psutil
     import torch
 
-    available = torch.cuda.is_available()
-    if requested == "cuda" and not available:
-        raise SettingError(
-            "training.device=cuda, mas este computador não tem GPU CUDA utilizável pelo PyTorch; use "
-            "training.device=auto."
-        )
     memory = psutil.virtual_memory()
     common: dict[str, Any] = {
         "cpu": _cpu_name(),
@@ -68,7 +64,8 @@ def inspect_hardware(requested: str = "auto") -> Hardware:
         else psutil.cpu_count(),
         "ram": memory.total / 2**30,
     }
-    if available and requested != "cpu":
+    remark = None
+    if requested in {"auto", "cuda"} and torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info(0)
         return Hardware(
             device="cuda",
@@ -77,38 +74,43 @@ def inspect_hardware(requested: str = "auto") -> Hardware:
             gpu=torch.cuda.get_device_name(0),
             vram=total / 2**30,
             cuda=torch.version.cuda,
+            gpus=torch.cuda.device_count(),
             **common,
         )
+    if requested in {"auto", "mps"} and torch.backends.mps.is_available():
+        if computes_as_cpu("mps"):  # its memory is the machine's
+            return Hardware(device="mps", free_memory=memory.available / 2**30, bfloat16=False, gpu="Apple", **common)
+        remark = "a GPU da Apple (mps) não calcula um passo de T5 como a CPU"
+    if requested in {"cuda", "mps"}:
+        why = remark or f"este computador não tem GPU {requested.upper()} utilizável pelo PyTorch"
+        raise SettingError(f"training.device={requested}, mas {why}; use training.device=auto.")
     capabilities = torch.cpu.get_capabilities()
     bfloat16 = any(capabilities.get(name) for name in NATIVE_BFLOAT16)
-    return Hardware(device="cpu", free_memory=memory.available / 2**30, bfloat16=bfloat16, **common)
+    return Hardware(device="cpu", free_memory=memory.available / 2**30, bfloat16=bfloat16, remark=remark, **common)
 
 
-def measure_bfloat16_gain() -> float:
-    """How many times as fast as in float32 this CPU multiplies matrices in bfloat16; takes a tenth of a second.
+def computes_as_cpu(device: str, *, agreement: float = AGREEMENT) -> bool:
+    """Whether a training step of a small T5 has the gradients there that it has on the CPU.
 
-    That it has the instructions does not tell: with ``avx512_bf16`` alone some CPUs take half the time of float32, and
-    others twice.
+    Args:
+        agreement: largest relative difference of their norms.
     """
     import torch
+    from transformers import T5Config, T5ForConditionalGeneration
 
-    rows, width, height = PROBE_SHAPE
-    pairs = {
-        dtype: (torch.ones(rows, width, dtype=dtype), torch.ones(width, height, dtype=dtype))
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-    best = dict.fromkeys(pairs, math.inf)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # whose own time is then the whole time, whatever else the machine is doing
-    try:
-        for _ in range(PROBE_ROUNDS):
-            for dtype, (left, right) in pairs.items():
-                started = time.thread_time()
-                left @ right
-                best[dtype] = min(best[dtype], time.thread_time() - started)
-    finally:
-        torch.set_num_threads(threads)
-    return best[torch.float32] / (best[torch.bfloat16] or math.inf)  # a clock too coarse to tell tells of no gain
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 64, "d_model": 64, "d_kv": 32, "d_ff": 128, "num_heads": 2, "num_layers": 2}
+        shape = T5Config(**sizes, dropout_rate=0.0, decoder_start_token_id=0)
+        model = T5ForConditionalGeneration(shape)
+        prompt, text = torch.randint(2, 64, (4, 12)), torch.randint(2, 64, (4, 20))
+    found = []
+    for place in ("cpu", device):
+        model.zero_grad()
+        model.to(place)(input_ids=prompt.to(place), labels=text.to(place)).loss.backward()
+        found.append(torch.cat([weight.grad.flatten().cpu() for weight in model.parameters()]))
+    right, other = found
+    return bool((right - other).norm() <= agreement * right.norm())
 
 
 def is_lack_of_memory(error: BaseException) -> bool:

@@ -122,7 +122,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, base: BaseLocation, *, tr
     check_seal(folder, COPY_AGAIN)
     identity = folder / BASE_FILE
     trained_on = BaseIdentity.read(identity, COPY_AGAIN) if identity.exists() else None
-    if trained_on is not None and trained_on.fingerprint != base.fingerprint():
+    if trained_on is not None and not base.has_fingerprint(trained_on.fingerprint):
         raise BaseModelError(
             f"O adaptador em {folder} foi treinado sobre {trained_on.name} com outros pesos que os de {base.name} em "
             "uso; use model.name e model.revision do treinamento."

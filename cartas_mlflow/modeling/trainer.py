@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,18 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.files import seal
+from cartas_mlflow.modeling.chunked_loss import head_deferred, summed_cross_entropy
 from cartas_mlflow.modeling.dropout import cheapen_dropout
+from cartas_mlflow.modeling.hardware import is_lack_of_memory
+from cartas_mlflow.modeling.memory import halve
+from cartas_mlflow.modeling.precision import fast_products
 from cartas_mlflow.modeling.validation import (
+    IGNORED_LABEL,
     Evaluation,
     TokenMean,
     ValidationSet,
     evaluate_model,
     reading_collator,
-    summed_loss,
 )
 from cartas_mlflow.settings import ExperimentConfig
 
@@ -38,6 +43,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
+
+
+SMALLER_TRAINING = "use training.gradient_checkpointing=true, model.quantization=true ou um modelo base menor"
 
 
 class ReadingTrainer(Seq2SeqTrainer):
@@ -49,8 +57,12 @@ class ReadingTrainer(Seq2SeqTrainer):
     - An evaluation generates with the project's own routine, texts in the order of the records, and takes the loss as
       the mean over all target tokens, independent of the evaluation batch. Length grouping cannot reorder it.
     - A training that goes on from a checkpoint, in mid-epoch too, ends with the weights of one that never stopped.
+    - A pass that the memory does not suffice for is made in halves, with the same gradient; so are all that follow.
+    - The logits over the whole vocabulary are never held at once, and the loss is looked at once a step, not once a
+      pass: a GPU need not wait for it.
 
     Args:
+        evaluation_batch: texts generated at once.
         score: generated texts, in order -> metrics; an error in it is an error of the run.
     """
 
@@ -60,6 +72,7 @@ class ReadingTrainer(Seq2SeqTrainer):
         model: PeftModel,
         config: ExperimentConfig,
         validation: ValidationSet,
+        evaluation_batch: int,
         score: Callable[[Sequence[str]], dict[str, float]],
         tokenizer: PreTrainedTokenizerBase,
         **kwargs: Any,
@@ -73,6 +86,8 @@ class ReadingTrainer(Seq2SeqTrainer):
             **kwargs,
         )
         self.config, self.validation, self.score = config, validation, score
+        self.evaluation_batch = evaluation_batch
+        self.examples_at_once = self.args.train_batch_size
         self.last_evaluation: Evaluation | None = None
         self.add_callback(EpochLoss())
         self.add_callback(SealCheckpoints())
@@ -97,21 +112,66 @@ class ReadingTrainer(Seq2SeqTrainer):
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedOrder(list(self.train_dataset["length"]), step, self.args.seed)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the library's."""
+        with head_deferred(self.model) as self._head, fast_products():
+            return super().train(*args, **kwargs)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Forward and backward of one pass, in as many pieces as the memory asks for; gives the pass's loss.
+
+        Raises:
+            OutOfMemory: not even one example fits.
+        """
+        losses, start = [], 0
+        while start < len(inputs["labels"]):
+            piece = {name: rows[start : start + self.examples_at_once] for name, rows in inputs.items()}
+            size = len(piece["labels"])
+            loss = self._try_piece(model, piece, num_items_in_batch)
+            if loss is None:
+                self.examples_at_once = halve(size, "exemplos por passagem", SMALLER_TRAINING)
+            else:
+                losses.append(loss)
+                start += size
+        return torch.stack(losses).sum()
+
+    def _try_piece(
+        self, model: torch.nn.Module, piece: dict[str, torch.Tensor], num_items_in_batch: Any
+    ) -> torch.Tensor | None:
+        """The loss of a piece; None if the memory did not suffice: then gradients and sums are as they were."""
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        gradients = [None if weight.grad is None else weight.grad.clone() for weight in trained]
+        sums = self.epoch_loss.mark()
+        try:
+            return super().training_step(model, piece, num_items_in_batch)
+        except (MemoryError, RuntimeError) as error:
+            if not is_lack_of_memory(error):
+                raise
+        for weight, gradient in zip(trained, gradients, strict=True):
+            weight.grad = gradient
+        self.epoch_loss.go_back(sums)
+        return None
+
     def _step_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        total, tokens = summed_loss(outputs.logits, labels)
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"A perda deixou de ser um número no passo {self.state.global_step + 1}; use "
-                "training.precision=float32 ou uma training.learning_rate menor."
-            )
-        self.epoch_loss.add(total.item(), int(tokens))
-        return total / (num_items_in_batch if num_items_in_batch is not None else tokens)
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+        total = summed_cross_entropy(outputs.logits.flatten(0, 1), self._head.weight, labels.flatten(), dtype=dtype)
+        self.epoch_loss.add(total.detach(), (labels != IGNORED_LABEL).sum())
+        return total / num_items_in_batch
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> dict[str, float]:
         """Evaluate on the validation set, log, tell the callbacks. ``epoch_train_loss``: mean since the last time."""
-        evaluation = evaluate_model(self.model, self.processing_class, self.validation, self.config, self.score)
+        evaluation = evaluate_model(
+            self.model,
+            self.processing_class,
+            self.validation,
+            self.config,
+            self.score,
+            batch_size=self.evaluation_batch,
+        )
         self.last_evaluation = evaluation
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in evaluation.metrics.items()}
         metrics["epoch_train_loss"] = self.epoch_loss.take()
@@ -121,10 +181,23 @@ class ReadingTrainer(Seq2SeqTrainer):
 
 
 class EpochLoss(TokenMean, TrainerCallback, ExportableState):
-    """A mean that checkpoints keep, so that an epoch that was interrupted counts whole."""
+    """A mean that checkpoints keep, so that an epoch that was interrupted counts whole.
+
+    Raises:
+        TrainingError: at the end of a step whose loss is no number, before the weights move.
+    """
 
     def state(self) -> dict[str, Any]:
-        return {"args": {}, "attributes": {"total": self.total, "tokens": self.tokens}}
+        return {"args": {}, "attributes": {"total": float(self.total), "tokens": int(self.tokens)}}
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if not math.isfinite(self.total):
+            raise TrainingError(
+                f"A perda deixou de ser um número no passo {state.global_step + 1}; use "
+                "training.precision=float32 ou uma training.learning_rate menor."
+            )
 
 
 class SealCheckpoints(TrainerCallback):
@@ -161,6 +234,7 @@ def training_arguments(
     device: str,
     precision: str,
     micro_batch_size: int,
+    checkpointing: bool,
     steps_per_epoch: int,
 ) -> Seq2SeqTrainingArguments:
     """The project's settings as the library's arguments."""
@@ -181,7 +255,7 @@ def training_arguments(
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
         use_cpu=device == "cpu",
-        activation_checkpointing=training.gradient_checkpointing,
+        activation_checkpointing=checkpointing,
         train_sampling_strategy="group_by_length" if training.group_by_length else "random",
         eval_strategy="epoch",
         save_strategy="epoch",

@@ -12,15 +12,18 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorForSeq2Seq
 
-from cartas_mlflow.modeling.generation import generate_texts
+from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL
+from cartas_mlflow.modeling.generation import SMALLER_EVALUATION, generate_texts
+from cartas_mlflow.modeling.hardware import is_lack_of_memory
+from cartas_mlflow.modeling.memory import halve
+from cartas_mlflow.modeling.precision import exact_products
 from cartas_mlflow.settings import ExperimentConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-IGNORED_LABEL = -100
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 LOSS_BATCH = 16
 """Texts per forward pass of the validation loss, at most: 70 at once take 1.4 to 1.6 times as long on a CPU (with 9.4
@@ -45,17 +48,25 @@ class Evaluation:
 
 
 class TokenMean:
-    """Running mean of a loss over tokens."""
+    """Running mean of a loss over tokens. Sums may be tensors: they stay on their device until the mean is taken."""
 
     def __init__(self) -> None:
-        self.total, self.tokens = 0.0, 0
+        self.total: float | torch.Tensor = 0.0
+        self.tokens: int | torch.Tensor = 0
 
-    def add(self, total: float, tokens: int) -> None:
+    def add(self, total: float | torch.Tensor, tokens: int | torch.Tensor) -> None:
         self.total, self.tokens = self.total + total, self.tokens + tokens
+
+    def mark(self) -> tuple[float | torch.Tensor, int | torch.Tensor]:
+        """What :meth:`go_back` takes, to forget what was added since."""
+        return self.total, self.tokens
+
+    def go_back(self, mark: tuple[float | torch.Tensor, int | torch.Tensor]) -> None:
+        self.total, self.tokens = mark
 
     def take(self) -> float:
         """The mean so far, in nats per token; starts anew."""
-        mean = self.total / self.tokens if self.tokens else math.nan
+        mean = float(self.total) / int(self.tokens) if int(self.tokens) else math.nan
         self.total, self.tokens = 0.0, 0
         return mean
 
@@ -73,20 +84,26 @@ def evaluate_model(
     config: ExperimentConfig,
     score: Callable[[Sequence[str]], dict[str, float]],
     *,
+    batch_size: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Teacher-forced loss, generated texts and their metrics. The loss is computed in float32."""
+    """Teacher-forced loss, generated texts and their metrics. All products are exact float32.
+
+    Args:
+        batch_size: texts generated at once.
+    """
     started = time.perf_counter()
-    loss = validation_loss(model, tokenizer, validation.encoded, min(config.evaluation.batch_size, LOSS_BATCH))
-    texts = generate_texts(
-        model,
-        tokenizer,
-        validation.prompts,
-        config.generation,
-        batch_size=config.evaluation.batch_size,
-        max_length=config.data.max_length,
-        on_progress=on_progress,
-    )
+    with exact_products():
+        loss = validation_loss(model, tokenizer, validation.encoded, min(batch_size, LOSS_BATCH))
+        texts = generate_texts(
+            model,
+            tokenizer,
+            validation.prompts,
+            config.generation,
+            batch_size=batch_size,
+            max_length=config.data.max_length,
+            on_progress=on_progress,
+        )
     return Evaluation({"loss": loss, **score(texts)}, tuple(texts), time.perf_counter() - started)
 
 
@@ -111,12 +128,24 @@ def validation_loss(
     lengths = list(encoded["length"])
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     model.eval()
-    with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            rows = [encoded[index] for index in order[start : start + batch_size]]
-            batch = collator([{key: row[key] for key in MODEL_INPUTS} for row in rows]).to(model.device)
-            labels = batch.pop("labels")
-            total, tokens = summed_loss(inner(**batch).logits, labels)
-            mean.add(total.item(), int(tokens))
+    start = 0
+    while start < len(order):
+        rows = [encoded[index] for index in order[start : start + batch_size]]
+        try:
+            mean.add(*_batch_loss(inner, collator([{key: row[key] for key in MODEL_INPUTS} for row in rows])))
+            start += batch_size
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if not is_lack_of_memory(error):
+                raise
+        batch_size = halve(len(rows), "textos por vez na perda de validação", SMALLER_EVALUATION)
     model.train(was_training)
     return mean.take()
+
+
+@torch.no_grad()
+def _batch_loss(model: PreTrainedModel, batch: BatchEncoding) -> tuple[float, int]:
+    batch = batch.to(model.device)
+    labels = batch.pop("labels")
+    total, tokens = summed_loss(model(**batch).logits, labels)
+    return total.item(), int(tokens)

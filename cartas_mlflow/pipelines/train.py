@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from cartas_mlflow.console import keep_log, say
 from cartas_mlflow.errors import RunInterrupted
 from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.modeling.lora import save_adapter
+from cartas_mlflow.modeling.memory import release_memory
 from cartas_mlflow.registry.contest import promote_model
-from cartas_mlflow.registry.model import open_folder
 from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.store import told_keeps_models
@@ -76,7 +76,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
 
         say("7. Medindo as referências: modelo base sem ajuste, e consulta aos textos de treino...")
         score = fitting.reading_score(data, config.evaluation.copied_words)
-        untuned = fitting.evaluate(setup, score, "Base sem ajuste")
+        untuned = fitting.evaluate_untuned(setup, score)
         baselines = {"Base sem ajuste": untuned.metrics, "Consulta": fitting.score_lookup(data, score)}
         record.log_baselines(run, baselines)
         record.log_samples(run, data, untuned.texts, "base")
@@ -96,8 +96,10 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         say("9. Avaliando o melhor adaptador...")
         save_adapter(model, base.tokenizer, session.adapter, base.location)
         record.save_served(session, setup)
-        served = open_folder(session.adapter)  # merged, on a base that is not quantised: the texts are those it serves
-        final = fitting.evaluate(replace(setup, model=served.model), score, "Avaliação final")
+        setup = setup.without_weights()
+        del base, model
+        release_memory()
+        final = fitting.evaluate_served(setup, session.adapter, score)
         record.log_samples(run, data, final.texts, "final")
 
         say("10. Salvando modelo treinado...")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from cartas_mlflow.modeling.chunked_loss import score_rows, summed_cross_entropy
 from cartas_mlflow.pretraining.objective import IGNORED, Batch
-
-_LOSS_ROWS = 512  # rows of logits held at once
 
 
 def decode_batch(model, inputs, decoder_inputs, encoder_mask, decoder_mask, cross_mask, dtype) -> torch.Tensor:
@@ -23,21 +22,6 @@ def decode_batch(model, inputs, decoder_inputs, encoder_mask, decoder_mask, cros
             encoder_attention_mask=cross_mask,
             use_cache=False,
         ).last_hidden_state
-
-
-def score_rows(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum of the cross entropies of ``hidden @ weight.T`` and its gradient by the logits.
-
-    hidden [rows, d_model], weight [vocabulary, d_model], and the gradient: of one dtype; labels [rows], -100 where
-    nothing is asked.
-    """
-    wanted = (labels != IGNORED).unsqueeze(1)
-    targets = labels.clamp_min(0).unsqueeze(1)
-    logits = (hidden @ weight.T).float()
-    normaliser = logits.logsumexp(dim=1, keepdim=True)
-    total = ((normaliser - logits.gather(1, targets)) * wanted).sum()
-    is_target = torch.arange(len(weight), device=weight.device) == targets
-    return total, (((logits - normaliser).exp() - is_target.float()) * wanted).to(hidden.dtype)
 
 
 @dataclass(frozen=True)
@@ -58,40 +42,6 @@ class Kernels:
 PLAIN = Kernels()
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
-    """Sum of the cross entropies of ``hidden @ weight.T``, without ever holding all logits (they outgrow the cache).
-
-    Rows labelled -100 count nothing. They are computed all the same: the CPU kernels are cached by shape, and a
-    number of rows that changes with every batch costs 30 MB of memory a step.
-    """
-
-    @staticmethod
-    def forward(ctx, hidden, weight, labels, kernels):
-        hidden_as, weight_as = hidden.to(kernels.dtype), weight.to(kernels.dtype)
-        grad_hidden = torch.empty_like(hidden_as)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        total = hidden.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(labels), _LOSS_ROWS):
-            rows = slice(start, start + _LOSS_ROWS)
-            loss, grad = kernels.score(hidden_as[rows], weight_as, labels[rows])
-            total += loss
-            grad_hidden[rows] = grad @ weight_as
-            grad_weight += (grad.T @ hidden_as[rows]).float()
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.dtypes = hidden.dtype, weight.dtype
-        return total
-
-    @staticmethod
-    def backward(ctx, grad_output):
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return (
-            (grad_hidden * grad_output).to(ctx.dtypes[0]),
-            (grad_weight * grad_output).to(ctx.dtypes[1]),
-            None,
-            None,
-        )
-
-
 def compute_loss(model, batch: Batch, kernels: Kernels = PLAIN) -> torch.Tensor:
     """Return the mean cross entropy per target token, in nats, computed on the model's device."""
     device = model.shared.weight.device
@@ -110,7 +60,9 @@ def compute_loss(model, batch: Batch, kernels: Kernels = PLAIN) -> torch.Tensor:
         kernels.dtype,
     )
     hidden = decoded.flatten(0, 1) * model.config.d_model**-0.5
-    total = _LinearCrossEntropy.apply(hidden, model.shared.weight, labels.flatten(), kernels)
+    total = summed_cross_entropy(
+        hidden, model.shared.weight, labels.flatten(), dtype=kernels.dtype, score=kernels.score
+    )
     return total / int((batch.labels != IGNORED).sum())
 
 

@@ -116,7 +116,8 @@ class ReadingGenerator(PythonModel):
         self.serving = ServingSettings.model_validate(serving)
         self.defaults = GenerationSettings.model_validate(self.served.generation)
         base = self._locate_base(context)
-        model = load_adapter(load_base(base, inspect_hardware().device), adapter, base).merge_and_unload()
+        device = inspect_hardware(self.serving.device).device
+        model = load_adapter(load_base(base, device), adapter, base).merge_and_unload()
         self.model, self.tokenizer = model.eval(), load_tokenizer(adapter)
         self.engine = FastEngine(self.model, self.tokenizer) if self.serving.engine == DISTRIBUTION else None
         self.batcher = RequestBatcher()
@@ -198,15 +199,18 @@ class ReadingGenerator(PythonModel):
         return find_base(ModelSettings(name=name, revision=revision, fallback=None))
 
 
-def open_folder(adapter: Path, engine: str = "pytorch") -> ReadingGenerator:
+def open_folder(adapter: Path, engine: str = "pytorch", device: str = "auto") -> ReadingGenerator:
     """The generator of an adapter's folder, without MLflow's store; its base is found as in training.
+
+    Args:
+        device: as ``serving.device``.
 
     Raises:
         RegistryError: not the folder of a finished training.
         BaseModelError: its base cannot be had, or is another than the one it was trained on.
     """
     generator = ReadingGenerator()
-    config = {"serving.engine": engine}
+    config = {"serving.engine": engine, "serving.device": device}
     generator.load_context(PythonModelContext(artifacts={"adapter": str(adapter)}, model_config=config))
     return generator
 

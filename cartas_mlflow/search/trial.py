@@ -55,10 +55,10 @@ class Bench:
         """A fresh adapter on the base; the base is bare again afterwards."""
         data = replace(self.data, template=prompt_template(config.data))
         train, validation = self._tokenize(config, data)
-        micro_batch = preparation.cut_batches(config, self.base, max(train.longest))
+        plan = preparation.cut_batches(config, self.base, train.longest)
         model, count = preparation.attach_lora(config, self.base)
         try:
-            encoded = EncodedSplit(train, validation, micro_batch)
+            encoded = EncodedSplit(train, validation, plan)
             yield Setup(replace(self.settled, config=config), data, self.base, model, count, encoded)
         finally:
             detach_adapter(model)
@@ -182,8 +182,7 @@ def _state_told(run: TrackedRun) -> Iterator[None]:
         run.set_tags({STATE_TAG: "failed"})
         if is_lack_of_memory(error):
             raise TrainingError(
-                "A memória não bastou para estas configurações; use um lora.r, training.micro_batch_size ou "
-                "evaluation.batch_size menor."
+                "A memória não bastou para estas configurações; use um lora.r ou um modelo base menor."
             ) from error
         raise
 

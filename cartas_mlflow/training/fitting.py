@@ -5,23 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import say
-from cartas_mlflow.errors import TrainingError
+from cartas_mlflow.errors import OutOfMemory, TrainingError
 from cartas_mlflow.evaluation.baselines import longest_copied_runs, look_up
 from cartas_mlflow.evaluation.metrics import score_texts
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.interruption import Interruption
+from cartas_mlflow.modeling.memory import release_memory
 from cartas_mlflow.modeling.trainer import EvaluateEvery, ReadingTrainer, early_stopping, training_arguments
 from cartas_mlflow.modeling.validation import Evaluation, ValidationSet, evaluate_model
+from cartas_mlflow.registry.model import open_folder
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.callback import MlflowLogging
 from cartas_mlflow.tracking.progress import Progress, progress_bar
-from cartas_mlflow.training.preparation import PreparedData, Setup
+from cartas_mlflow.training.preparation import PreparedData, Setup, served_base
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -78,8 +80,30 @@ def evaluate(setup: Setup, score: Score, title: str) -> Evaluation:
     validation = _validation_set(setup)
     with progress_bar(len(validation.prompts), title) as bar:
         return evaluate_model(
-            setup.model, setup.base.tokenizer, validation, setup.config, score, on_progress=bar.update
+            setup.model,
+            setup.base.tokenizer,
+            validation,
+            setup.config,
+            score,
+            batch_size=setup.encoded.plan.evaluation_batch,
+            on_progress=bar.update,
         )
+
+
+def evaluate_untuned(setup: Setup, score: Score) -> Evaluation:
+    """Evaluate the base before it learns, as it will be served, so that both figures compare."""
+    with served_base(setup) as served:
+        return evaluate(served, score, "Base sem ajuste")
+
+
+def evaluate_served(setup: Setup, adapter: Path, score: Score) -> Evaluation:
+    """Evaluate an adapter's folder as it is served: merged, on a base that is not quantised."""
+    served = open_folder(adapter, device=setup.encoded.plan.serving_device)
+    try:
+        return evaluate(replace(setup, model=served.model), score, "Avaliação final")
+    finally:
+        del served
+        release_memory()
 
 
 def fit(
@@ -104,7 +128,7 @@ def fit(
     """
     from transformers import set_seed
 
-    config, micro_batch_size = setup.config, setup.encoded.micro_batch_size
+    config, plan = setup.config, setup.encoded.plan
     progress, interruption = Progress(config.training.epochs), Interruption()
 
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
@@ -121,12 +145,14 @@ def fit(
             folder,
             device=setup.base.hardware.device,
             precision=setup.base.precision.dtype,
-            micro_batch_size=micro_batch_size,
+            micro_batch_size=plan.micro_batch,
+            checkpointing=plan.checkpointing,
             steps_per_epoch=math.ceil(len(setup.data.split.train) / config.training.batch_size),
         ),
         train_dataset=setup.encoded.train.dataset,
         config=config,
         validation=_validation_set(setup),
+        evaluation_batch=plan.evaluation_batch,
         score=score,
         tokenizer=setup.base.tokenizer,
         callbacks=[
@@ -149,9 +175,8 @@ def fit(
         if not is_lack_of_memory(error):
             raise
         memory = "memória da GPU" if setup.base.hardware.device == "cuda" else "memória"
-        raise TrainingError(
-            f"A {memory} não bastou com {micro_batch_size} exemplos por passagem; use um "
-            "training.micro_batch_size menor, ou training.gradient_checkpointing=true."
+        raise OutOfMemory(
+            f"A {memory} não bastou para o otimizador ou o checkpoint; feche outros programas, ou use um lora.r menor."
         ) from error
     state, history = trainer.state, tuple(_history(trainer.state.log_history))
     checkpoints = complete_checkpoints(folder)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,18 @@ from cartas_mlflow.data.splitting import Split, split_records
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
-from cartas_mlflow.modeling.loading import Quantization, choose_quantization, load_base, load_tokenizer
+from cartas_mlflow.modeling.loading import (
+    Quantization,
+    check_vocabulary,
+    choose_quantization,
+    load_base,
+    load_tokenizer,
+    read_config,
+)
 from cartas_mlflow.modeling.lora import ParameterCount, attach_adapter, count_parameters
-from cartas_mlflow.modeling.precision import Precision, activation_bytes, choose_micro_batch, choose_precision
+from cartas_mlflow.modeling.memory import Shape, release_memory
+from cartas_mlflow.modeling.plan import WorkPlan, plan_work
+from cartas_mlflow.modeling.precision import Precision, choose_precision, measure_bfloat16_gain
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.run import param_text
 
@@ -57,37 +67,42 @@ class PreparedData:
 
 @dataclass(frozen=True)
 class LoadedBase:
-    """A base in memory, and what was chosen for this machine."""
+    """A base in memory, and what was chosen for this machine. ``model``: None once it was let go."""
 
     location: BaseLocation
-    model: PreTrainedModel
+    model: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase
     hardware: Hardware
     precision: Precision
     quantization: Quantization | None
+    shape: Shape
 
 
 @dataclass(frozen=True)
 class EncodedSplit:
     train: EncodedTexts
     validation: EncodedTexts
-    micro_batch_size: int
+    plan: WorkPlan
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that stands before the first step; ``model`` is the base with its adapter."""
+    """Everything that stands before the first step; ``model`` is the base with its adapter, None once let go."""
 
     settled: SettledBase
     data: PreparedData
     base: LoadedBase
-    model: PeftModel
+    model: PeftModel | None
     parameters: ParameterCount
     encoded: EncodedSplit
 
     @property
     def config(self) -> ExperimentConfig:
         return self.settled.config
+
+    def without_weights(self) -> Setup:
+        """The same, holding no weights: before others are loaded, nobody should."""
+        return replace(self, model=None, base=replace(self.base, model=None))
 
 
 def settle_base(
@@ -198,21 +213,44 @@ def load_model(settled: SettledBase) -> LoadedBase:
     """Ask the machine, choose precision and quantisation, load the base."""
     config, location = settled.config, settled.location
     hardware = inspect_hardware(config.training.device)
-    precision = choose_precision(config.training.precision, hardware)
-    quantization = choose_quantization(config.model, hardware.device, precision.dtype)
-    if hardware.device == "cuda":
-        say(f"GPU: {hardware.gpu} (CUDA {hardware.cuda})")
-        say(f"VRAM disponível: {decimal(hardware.free_memory, 1)}GB")
-    else:
-        say(f"CPU: {hardware.cpu} ({hardware.cores} núcleos; sem GPU)")
+    shape_file = read_config(location)
+    shape = Shape.of(shape_file)
+    precision = choose_precision(config.training.precision, hardware, lambda: measure_bfloat16_gain(shape_file))
+    quantization, why = choose_quantization(config.model, hardware, shape, precision.dtype)
+    if hardware.device == "cpu":
+        say(f"CPU: {hardware.cpu} ({hardware.cores} núcleos; {'em uso' if hardware.remark else 'sem GPU'})")
         say(f"RAM disponível: {decimal(hardware.free_memory, 1)}GB")
+    else:
+        say(f"GPU: {hardware.gpu}" + (f" (CUDA {hardware.cuda})" if hardware.cuda else " (mps)"))
+        say(f"VRAM disponível: {decimal(hardware.free_memory, 1)}GB")
+    if hardware.gpus > 1:
+        say(f"{hardware.gpus} GPUs visíveis: um treino usa a primeira, e numa busca cada trabalhador tem a sua")
+    if hardware.remark:
+        say(f"⚠️ Há uma GPU que não está em uso: {hardware.remark}")
     say(f"Precisão: {precision.dtype} ({precision.reason})")
     if precision.warning:
         say(f"⚠️ {precision.warning}")
+    tokenizer = load_tokenizer(location.tokenizer_folder)
+    check_vocabulary(location, shape_file, tokenizer)
     model = load_base(location, hardware.device, quantization)
-    how = f"com quantização {quantization.description}" if quantization else "sem quantização (float32)"
-    say(f"Modelo carregado: {location.name} {how}")
-    return LoadedBase(location, model, load_tokenizer(location.folder), hardware, precision, quantization)
+    how = f"com quantização {quantization.description}" if quantization else "sem quantização, float32"
+    say(f"Modelo carregado: {location.name} ({how}: {why})")
+    return LoadedBase(location, model, tokenizer, hardware, precision, quantization, shape)
+
+
+@contextmanager
+def served_base(setup: Setup) -> Iterator[Setup]:
+    """The setup on the base as it will be served, unquantised, without an adapter; itself where it is the same."""
+    base = setup.base
+    if base.quantization is None:
+        yield setup
+        return
+    model = load_base(base.location, setup.encoded.plan.serving_device)
+    try:
+        yield replace(setup, model=model)
+    finally:
+        del model
+        release_memory()
 
 
 def attach_lora(config: ExperimentConfig, base: LoadedBase) -> tuple[PeftModel, ParameterCount]:
@@ -227,7 +265,7 @@ def attach_lora(config: ExperimentConfig, base: LoadedBase) -> tuple[PeftModel, 
 def encode_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) -> EncodedSplit:
     """Tokenise both sides, and choose how a batch is cut."""
     train, validation = tokenize_data(config, base.tokenizer, data)
-    return EncodedSplit(train, validation, cut_batches(config, base, max(train.longest)))
+    return EncodedSplit(train, validation, cut_batches(config, base, train.longest))
 
 
 def tokenize_data(
@@ -250,25 +288,26 @@ def tokenize_data(
     return train, validation
 
 
-def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: int) -> int:
-    """Examples per forward pass, for texts of up to so many tokens."""
-    shape = base.model.config
-    micro = choose_micro_batch(
-        config.training.micro_batch_size,
-        config.training.batch_size,
-        base.hardware,
-        activation_bytes(
-            layers=shape.num_layers + shape.num_decoder_layers,
-            width=shape.d_model,
-            heads=shape.num_heads,
-            vocabulary=shape.vocab_size,
-            tokens=tokens,
-        ),
-    )
-    pieces = config.training.batch_size // micro
+def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: tuple[int, int]) -> WorkPlan:
+    """Cut the batches for texts of up to so many tokens (prompt, reading), and tell what each phase will take."""
+    plan = plan_work(config, base.hardware, base.shape, base.quantization, tokens)
+    pieces = config.training.batch_size // plan.micro_batch
     cut = count_words(pieces, "acumulação", "acumulações")
-    say(f"Batch efetivo: {config.training.batch_size} ({micro} por passagem × {cut})")
-    return micro
+    say(f"Batch efetivo: {config.training.batch_size} ({plan.micro_batch} por passagem × {cut})")
+    if plan.checkpointing:
+        say("Ativações recalculadas (gradient checkpointing): mais lento, com menos memória")
+    free = base.hardware.free_memory
+    phases = ", ".join(f"{phase} {decimal(peak, 1)}" for phase, peak in plan.peaks.items())
+    say(f"Memória prevista, no máximo (GB; livres: {decimal(free, 1)}): {phases}")
+    say(f"Leituras geradas por vez: {plan.evaluation_batch}")
+    if plan.serving_device != base.hardware.device:
+        say("⚠️ Sem quantização o modelo não cabe na GPU: a avaliação final e a geração serão na CPU, mais lentas")
+    if too_large := plan.too_large(free):
+        say(
+            f"⚠️ Pode faltar memória em: {', '.join(too_large)}; feche outros programas, ou use um modelo base menor, "
+            "data.max_length ou generation.num_beams menor"
+        )
+    return plan
 
 
 def _lost_characters(tokenizer: PreTrainedTokenizerBase, data: PreparedData) -> str:

@@ -108,7 +108,7 @@ def save_served(session: Session, setup: Setup) -> None:
             if name != "carta"
         },
         max_length=config.data.max_length,
-        batch_size=config.evaluation.batch_size,
+        batch_size=setup.encoded.plan.evaluation_batch,
         base_name=location.name,
         base_revision=location.revision,
         generation=config.generation.model_dump(),
@@ -201,7 +201,7 @@ def run_name(config: ExperimentConfig, chrf: float | None = None) -> str:
 
 def _derived_params(setup: Setup) -> dict[str, Any]:
     base, data, training = setup.base, setup.data, setup.config.training
-    micro_batch = setup.encoded.micro_batch_size
+    micro_batch = setup.encoded.plan.micro_batch
     return {
         "model.resolved": base.location.name,
         "model.source": base.location.source,

@@ -120,10 +120,12 @@ def review_time(
     """The expected time of an epoch on this machine, from a miniature of the base."""
     from cartas_mlflow.modeling.expected_time import measure_epoch
     from cartas_mlflow.modeling.hardware import inspect_hardware
-    from cartas_mlflow.modeling.precision import choose_precision
+    from cartas_mlflow.modeling.loading import read_config
+    from cartas_mlflow.modeling.precision import choose_precision, measure_bfloat16_gain
 
     hardware = inspect_hardware(config.training.device)
-    precision = choose_precision(config.training.precision, hardware)
+    shape = read_config(location)
+    precision = choose_precision(config.training.precision, hardware, lambda: measure_bfloat16_gain(shape))
     seconds = measure_epoch(
         location.folder,
         device=hardware.device,

@@ -77,6 +77,7 @@ def reading_trainer(
         device="cpu",
         precision=precision,
         micro_batch_size=micro,
+        checkpointing=config.training.gradient_checkpointing == "true",
         steps_per_epoch=-(-cut // config.training.batch_size),
     )
     torch.manual_seed(config.training.seed)
@@ -86,6 +87,7 @@ def reading_trainer(
         train_dataset=encoded[0],
         config=config,
         validation=ValidationSet(prompts[cut:], encoded[1]),
+        evaluation_batch=8,
         score=lambda texts: {"rougeL": 0.0},
         tokenizer=tokenizer,
         callbacks=[

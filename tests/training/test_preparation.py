@@ -94,7 +94,9 @@ def test_texts_that_are_cut_and_characters_that_are_lost_are_told(
     assert said[3].startswith("⚠️ Fora do vocabulário do modelo, e por isso perdidos: ")
     assert said[3].endswith("; 日 ×2 (linha 13); 本 ×1 (linha 13)")
     assert said[4] == "Batch efetivo: 6 (6 por passagem × 1 acumulação)"
-    assert encoded.micro_batch_size == 6
+    assert said[5].startswith("Memória prevista, no máximo (GB; livres: ")
+    assert said[6] == "Leituras geradas por vez: 128"
+    assert encoded.plan.micro_batch == 6
 
 
 def test_the_machine_and_what_was_chosen_for_it_are_told(loaded_base: LoadedBase, said: list[str]) -> None:
@@ -110,4 +112,7 @@ def test_the_machine_and_what_was_chosen_for_it_are_told(loaded_base: LoadedBase
     assert said[2].startswith("RAM disponível: ")
     assert said[3] == "Precisão: float32 (float16 forçado, sem efeito em CPU)"
     assert said[4] == "⚠️ float16 não tem efeito no treino em CPU: o cálculo será em float32."
-    assert said[5] == f"Modelo carregado: {loaded_base.location.name} sem quantização (float32)"
+    assert said[5].startswith(
+        f"Modelo carregado: {loaded_base.location.name} (sem quantização, float32: sem ela o modelo ocupa 0,0 GB, menos "
+        "de um quarto dos "
+    )
