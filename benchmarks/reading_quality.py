@@ -3,7 +3,8 @@
     python benchmarks/reading_quality.py results/20261122_143022 [--show 20]
 
 Rows: the tuned model, the untuned base, looking a training text up, and the real readings. Columns: chrF, ROUGE-L,
-BLEU; words that the pt_BR dictionary knows (Debian packages hunspell and hunspell-pt-br); texts that end a sentence;
+BLEU; words that the pt_BR dictionary knows (Debian packages hunspell and hunspell-pt-br; left out, with a line that
+says so, where they are not installed); texts that end a sentence;
 the longest run of words copied from a training text, and the share of texts with 12 or more; texts whose card a
 classifier recognises (tf-idf + logistic regression, trained on the training texts only).
 """
@@ -31,11 +32,12 @@ from cartas_mlflow.modeling.lora import load_adapter
 from cartas_mlflow.registry.model import ServedModel
 from cartas_mlflow.settings import ExperimentConfig
 
+KNOWN_WORDS = "known words"
 COLUMNS = (
     "chrF",
     "ROUGE-L",
     "BLEU",
-    "known words",
+    KNOWN_WORDS,
     "end a sentence",
     "longest copied run",
     "copy 12+ words",
@@ -53,13 +55,17 @@ def main() -> None:
     tuned, untuned = _generate(folder, config, validation)
     consulted = look_up([r.fields() for r in validation], [(r.fields(), r.texto) for r in train])
     recognise = _card_classifier(train)
-    print("| readings | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
+    columns = COLUMNS
+    if not _has_dictionary():
+        columns = tuple(column for column in COLUMNS if column != KNOWN_WORDS)
+        print(f"Without the column {KNOWN_WORDS}: install the Debian packages hunspell and hunspell-pt-br for it.\n")
+    print("| readings | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
     rows = {"tuned model": tuned, "untuned base": untuned, "lookup": consulted, "real": real}
     for name, texts in rows.items():
         scores, runs = score_texts(texts, real), longest_copied_runs(texts, known)
         cells = [
             *(f"{scores[metric]:.4f}" for metric in ("chrf", "rougeL", "bleu")),
-            f"{_known_words(texts):.1%}",
+            *([f"{_known_words(texts):.1%}"] if KNOWN_WORDS in columns else []),
             f"{sum(text.endswith(('.', '!', '?', '…')) for text in texts) / len(texts):.1%}",
             str(max(runs)),
             f"{sum(run >= config.evaluation.copied_words for run in runs) / len(runs):.1%}",
@@ -90,7 +96,6 @@ def _generate(folder: Path, config: ExperimentConfig, records: Sequence[Record])
 
 
 def _card_classifier(records: Sequence[Record]):
-
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -103,19 +108,23 @@ def _card_classifier(records: Sequence[Record]):
     return lambda texts: np.asarray(classifier.predict(texts))
 
 
+def _has_dictionary() -> bool:
+    return shutil.which("hunspell") is not None and _hunspell("").returncode == 0
+
+
 def _known_words(texts: Sequence[str]) -> float:
     """Share of the words, as written, that the dictionary knows."""
     words = [word for text in texts for word in split_words(text)]
-    if shutil.which("hunspell") is None:
-        return float("nan")
-    checked = subprocess.run(
-        ["hunspell", "-d", "pt_BR", "-i", "utf-8", "-l"],
-        input="\n".join(word for text in texts for word in text.split()),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    checked = _hunspell("\n".join(word for text in texts for word in text.split()))
+    checked.check_returncode()
     return 1 - len(checked.stdout.split()) / max(len(words), 1)
+
+
+def _hunspell(text: str) -> subprocess.CompletedProcess[str]:
+    """The words of the text that the dictionary does not know, one a line."""
+    return subprocess.run(
+        ["hunspell", "-d", "pt_BR", "-i", "utf-8", "-l"], input=text, capture_output=True, text=True, check=False
+    )
 
 
 def _options() -> argparse.Namespace:

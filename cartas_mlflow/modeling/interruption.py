@@ -1,4 +1,8 @@
-"""Ctrl+C that loses nothing: the signal is noted, the training stops at the next step boundary with a checkpoint."""
+"""Ctrl+C while steps are taken: it is noted, and the training stops at the next step boundary with a checkpoint.
+
+What it cannot keep: a second one stops at once, and what came after the last checkpoint is gone; before the first step
+there is none.
+"""
 
 from __future__ import annotations
 
