@@ -59,13 +59,19 @@ class Progress(TrainerCallback):
             say(f"Tempo total estimado: {duration(per_epoch * self.epochs)}")
 
 
-def progress_bar(total: int, description: str, unit: str = "leitura", *, initial: int = 0) -> tqdm:
-    """A bar on the terminal; where standard error goes to a file or a pipe there is none: the phases' lines tell."""
+def progress_bar(
+    total: int, description: str, unit: str = "leitura", *, initial: int = 0, form: str | None = None
+) -> tqdm:
+    """A bar on the terminal; where standard error goes to a file or a pipe there is none: the phases' lines tell.
+
+    ``form``: tqdm's ``bar_format``, where its own does not serve.
+    """
     return tqdm(
         total=total,
         initial=initial,
         desc=description,
         unit=unit,
+        bar_format=form,
         file=sys.stderr,
         mininterval=0.5,
         dynamic_ncols=True,
