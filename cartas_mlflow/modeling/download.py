@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from cartas_mlflow.console import decimal, duration, say
+from cartas_mlflow.console import decimal, duration, progress_bar, say
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.files import checksum
 
@@ -189,8 +189,6 @@ class _Progress:
     """How far a download is: a bar on a terminal, elsewhere a line now and then; a line when it is done."""
 
     def __init__(self, name: str, size: int, start: int) -> None:
-        from cartas_mlflow.tracking.progress import progress_bar
-
         self.name, self.size, self.here = name, size, start
         self.fetched, self.began = 0, time.monotonic()
         self.last_line = self.began

@@ -88,14 +88,14 @@ def ask_hub(settings: ModelSettings) -> None:
     exchange.join(settings.hub_timeout)
     waited = settings.hub_timeout
     if exchange.is_alive() and exchange.connected:
-        say(f"O hub aceitou a conexão e ainda não respondeu; esperando até {patience:g} s")
+        say(f"O hub aceitou a conexão e ainda não respondeu; esperando até {_seconds(patience)}")
         exchange.join(patience - waited)
         waited = patience
     outcome = exchange.outcome
     if outcome is None or isinstance(outcome, httpx2.TimeoutException):
         if exchange.answered:
-            raise _lost(settings, f"não terminou de responder em {waited:g} s")
-        raise BaseUnreachable(settings.name, f"o hub não respondeu em {waited:g} s")
+            raise _lost(settings, f"não terminou de responder em {_seconds(waited)}")
+        raise BaseUnreachable(settings.name, f"o hub não respondeu em {_seconds(waited)}")
     if isinstance(outcome, httpx2.Response):
         if outcome.status_code != 200 or not is_json_object(outcome.text):
             raise _refused(settings, outcome)
@@ -256,7 +256,8 @@ def _failures_told(settings: ModelSettings) -> Iterator[None]:
 
 def _lost(settings: ModelSettings, what: str) -> BaseModelError:
     return BaseModelError(
-        f"O hub atendeu ao pedido do modelo base {settings.name}, mas {what}; confira a rede, ou {WITHOUT_HUB}; {GOES_ON}."
+        f"O hub atendeu ao pedido do modelo base {settings.name}, mas {what}; confira a rede, ou {WITHOUT_HUB}; "
+        f"{GOES_ON}."
     )
 
 
@@ -295,6 +296,10 @@ def _refused(settings: ModelSettings, reply: httpx2.Response) -> BaseModelError:
         f"Em vez do modelo base {name}, {reply.url.host} respondeu com outra coisa (HTTP {status}), como uma página de "
         f"login da rede ou um proxy; entre na rede com o navegador, ou {WITHOUT_HUB}; {GOES_ON}."
     )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g} s".replace(".", ",")
 
 
 def _root(error: BaseException) -> BaseException:
