@@ -51,7 +51,7 @@ class ModelSettings(Section):
     fallback: OptionalText = Field(
         "configs/mini.yaml", description="configuração usada quando o modelo base não pode ser obtido; none = erro"
     )
-    hub_timeout: float = Field(3.0, gt=0, le=120, description="espera máxima pela resposta do hub (segundos)")
+    hub_timeout: float = Field(3.0, gt=0, le=120, description="espera máxima pela conexão com o hub (segundos)")
     quantization: AutoOrSwitch = Field("auto", description="base em 4 bits: auto (só com CUDA), true ou false")
     quantization_type: Literal["nf4", "fp4"] = Field("nf4", description="formato de 4 bits")
     double_quantization: bool = Field(True, description="quantizar também as constantes de quantização")

@@ -61,7 +61,7 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: s
 class Manners:
     """How a hub hands out the weights. ``cut``: the byte at which it hangs up, a number of ``times``; what comes of a
     request from there on is a hang-up at once. ``rate``: bytes a second. ``cdn``: another server's address, which has
-    them. ``changed``: their bytes are others than announced."""
+    them. ``changed``: their bytes are others than announced. ``status``: that of the refusal instead of them."""
 
     cut: int | None = None
     times: int = 1000
@@ -69,6 +69,7 @@ class Manners:
     rate: float | None = None
     cdn: str | None = None
     changed: bool = False
+    status: int | None = None
 
 
 def serving(folder: Path, log: list[str] | None = None, manners: Manners = Manners()) -> Answer:
@@ -105,6 +106,9 @@ def send_weights(handler: BaseHTTPRequestHandler, body: bytes, manners: Manners,
     end = len(body) if cut is None else cut
     handler.close_connection = cut is not None
     if start >= end:
+        return
+    if manners.status is not None and handler.command == "GET":
+        send(handler, manners.status, b"")
         return
     about = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
     if manners.cdn:

@@ -140,7 +140,7 @@ def _complete(file: RemoteFile) -> None:
             here = _size(file.part)
             if here >= file.size:
                 return
-            broken = f"A conexão com o hub caiu com {progress.figures} de {file.name} ({why})"
+            broken = f"O download de {file.name} parou em {progress.figures} ({why})"
             best, vain = (here, 0) if here > best else (best, vain + 1)
             if vain == len(PAUSES):
                 raise BaseModelError(f"{broken}; confira a rede: {GOES_ON}.")
@@ -159,17 +159,17 @@ def _receive(file: RemoteFile, progress: _Progress) -> None:
     headers = build_hf_headers() | {"accept-encoding": "identity"} | ({"range": f"bytes={here}-"} if here else {})
     with get_session().stream("GET", file.url, headers=headers, timeout=PATIENCE) as reply:
         hf_raise_for_status(reply)
-        if here and not _goes_on(reply, here):
-            say(f"O servidor não continua um download interrompido: {file.name} recomeça")
-            file.part.unlink()
-            here = 0
-            if reply.status_code != 200:
-                return
-        if int(reply.headers.get("content-length", file.size - here)) != file.size - here:
+        start = here if _goes_on(reply, here) else 0
+        page = reply.headers.get("content-type", "").startswith("text/html")
+        if page or int(reply.headers.get("content-length", file.size - start)) != file.size - start:
             raise BaseModelError(
                 f"No lugar de {file.name} veio outra coisa (de um proxy, ou a página de login da rede); "
                 f"entre na rede com o navegador: {GOES_ON}."
             )
+        if start < here:
+            say(f"O servidor não continua um download interrompido: {file.name} recomeça")
+            file.part.unlink()
+            here = 0
         with file.part.open("ab") as stream:
             for block in reply.iter_bytes():
                 stream.write(block)
@@ -192,9 +192,8 @@ class _Progress:
         self.name, self.size, self.here = name, size, start
         self.fetched, self.began = 0, time.monotonic()
         self.last_line = self.began
-        form = "{desc}: {percentage:3.0f}%|{bar}|{postfix}"
-        self.bar = progress_bar(size, f"Baixando {name}", initial=start, form=form)
         say(f"Baixando {name}" + (f"… {self.figures} já estavam aqui" if start else f": {megabytes(size)} MB"))
+        self.bar = progress_bar(size, f"Baixando {name}", initial=start, form="{desc} {percentage:3.0f}%|{bar}|")
 
     def __enter__(self) -> Self:
         return self
@@ -219,8 +218,9 @@ class _Progress:
         """``here``: bytes on the disk now."""
         self.fetched += max(0, here - self.here)
         self.here = here
-        self.bar.set_postfix_str(f"{self.figures}, {self.speed}", refresh=False)
+        line = f"Baixando {self.name}… {self.figures}, {self.speed}"
+        self.bar.set_description_str(line, refresh=False)
         self.bar.update(here - self.bar.n)
         if self.bar.disable and time.monotonic() - self.last_line >= LINE_EVERY:
             self.last_line = time.monotonic()
-            say(f"Baixando {self.name}… {self.figures}, {self.speed}")
+            say(line)

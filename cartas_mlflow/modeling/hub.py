@@ -183,11 +183,14 @@ class _Exchange(threading.Thread):
 
     def run(self) -> None:
         import httpx2
-        from huggingface_hub.utils import build_hf_headers, get_session
+        from huggingface_hub import get_token
+        from huggingface_hub.utils import get_session
 
+        # The library's own headers may cost a request of their own (who is asking?), before this one and as slow.
+        headers = {"authorization": f"Bearer {token}"} if (token := get_token()) else {}
         try:
             self.outcome = get_session().get(
-                self.url, headers=build_hf_headers(), timeout=self.patience, extensions={"trace": self._note}
+                self.url, headers=headers, timeout=self.patience, extensions={"trace": self._note}
             )
         except httpx2.HTTPError as error:
             self.outcome = error

@@ -41,7 +41,7 @@ except BaseModelError as error:
 
 
 def settings(**values: object) -> ModelSettings:
-    return ModelSettings(**{"name": REPOSITORY, "hub_timeout": WAIT, **values})
+    return ModelSettings(**{"name": REPOSITORY, "hub_timeout": 2.0, **values})
 
 
 @contextmanager
@@ -56,7 +56,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits in tenths of a second, and nobody's token."""
     monkeypatch.setattr(download, "PATIENCE", PATIENCE)
     monkeypatch.setattr(download, "PAUSES", (0.0, 0.0))
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
@@ -106,7 +105,7 @@ def test_where_nothing_answers_a_fallback_may_serve(
     with nobody() as url:
         hub_at(url)
         with within(least, most), pytest.raises(BaseUnreachable) as caught:
-            find_base(settings())
+            find_base(settings(hub_timeout=WAIT))
     assert caught.value.reason == reason
     assert "model.fallback=configs/mini.yaml" in str(caught.value)
 
@@ -153,7 +152,7 @@ WITHOUT_HUB = "HF_HUB_OFFLINE=1 (vale model.fallback) ou com uma pasta local em 
         (lambda _: hub_stand_in.saying(500), ["agora (HTTP 500); espere um pouco", WITHOUT_HUB, GOES_ON]),
         (lambda _: hub_stand_in.login_page, ["127.0.0.1 respondeu", "login", WITHOUT_HUB, GOES_ON]),
         (lambda _: hub_stand_in.saying(302, Location="/"), ["TooManyRedirects", WITHOUT_HUB, GOES_ON]),
-        (lambda _: hub_stand_in.trickling, ["não terminou de responder em 1,5 s", WITHOUT_HUB, GOES_ON]),
+        (lambda _: hub_stand_in.trickling, ["não terminou de responder em 2 s", WITHOUT_HUB, GOES_ON]),
         (hub_stand_in.breaking_off, ["não chegou a entregá-lo (RemoteProtocolError)", WITHOUT_HUB, GOES_ON]),
         (lambda files: serving(without(files, "config.json")), [f"{REPOSITORY} não tem config.json; indique"]),
         (lambda files: serving(without(files, "spiece.model")), ["não tem tokenizer.json ou spiece.model; indique"]),
@@ -163,7 +162,7 @@ WITHOUT_HUB = "HF_HUB_OFFLINE=1 (vale model.fallback) ou com uma pasta local em 
         ),
         (
             lambda files: serving(files, manners=Manners(cut=size_of(files) // 3)),
-            ["caiu com", f"de {WEIGHTS}", "confira a rede", GOES_ON],
+            [f"O download de {WEIGHTS} parou em 0,3 de 0,9 MB", "confira a rede", GOES_ON],
         ),
         (
             lambda files: serving(files, manners=Manners(changed=True)),
@@ -216,7 +215,7 @@ def test_a_disk_without_room_is_an_error_before_the_download(
     ("manners", "words"),
     [
         (Manners(), "baixado"),
-        (Manners(cut=100_000, times=1), "de model.safetensors (RemoteProtocolError); tentando de novo"),
+        (Manners(cut=100_000, times=1), "(RemoteProtocolError); tentando de novo"),
         (
             Manners(cut=100_000, times=1, ranges=False),
             "não continua um download interrompido: model.safetensors recomeça",
@@ -306,6 +305,23 @@ def test_a_part_of_another_file_is_never_taken(
         found = find_base(settings())
     assert (found.folder / WEIGHTS).read_bytes() == (repository / WEIGHTS).read_bytes()
     assert any("não era o começo deste arquivo" in line for line in said)
+
+
+def test_a_login_page_instead_of_the_rest_costs_nothing_of_what_is_here(
+    repository: Path, hub_at: Callable[[str], None], hub_cache: Path
+) -> None:
+    blobs = hub_cache / f"models--{REPOSITORY.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    part = blobs / f"{digest(repository)}.incomplete"
+    part.write_bytes((repository / WEIGHTS).read_bytes()[:1000])
+    with (
+        hub_stand_in.hub(hub_stand_in.login_page) as portal,
+        hub_stand_in.hub(serving(repository, manners=Manners(cdn=portal))) as url,
+    ):
+        hub_at(url)
+        with pytest.raises(BaseModelError, match=r"No lugar de model\.safetensors veio outra coisa"):
+            find_base(settings())
+    assert part.stat().st_size == 1000
 
 
 def test_two_commands_at_once_fetch_a_file_once(repository: Path, tmp_path: Path) -> None:
