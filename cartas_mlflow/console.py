@@ -8,6 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _logger = logging.getLogger("cartas_mlflow")
 
@@ -77,6 +81,29 @@ def hushed() -> Iterator[None]:
     finally:
         for terminal in terminals:
             terminal.setLevel(logging.NOTSET)
+
+
+def progress_bar(
+    total: int, description: str, unit: str = "leitura", *, initial: int = 0, form: str | None = None
+) -> tqdm:
+    """A bar on the terminal; where standard error goes to a file or a pipe there is none: the phases' lines tell.
+
+    ``form``: tqdm's ``bar_format``, where its own does not serve.
+    """
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=description,
+        unit=unit,
+        bar_format=form,
+        file=sys.stderr,
+        mininterval=0.5,
+        dynamic_ncols=True,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
 
 
 def decimal(value: float, places: int) -> str:

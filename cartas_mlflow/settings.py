@@ -51,7 +51,7 @@ class ModelSettings(Section):
     fallback: OptionalText = Field(
         "configs/mini.yaml", description="configuração usada quando o modelo base não pode ser obtido; none = erro"
     )
-    hub_timeout: float = Field(3.0, gt=0, le=120, description="espera máxima pela resposta do hub (segundos)")
+    hub_timeout: float = Field(3.0, gt=0, le=120, description="espera máxima pela conexão com o hub (segundos)")
     quantization: AutoOrSwitch = Field(
         "auto", description="base em 4 bits: true, false ou auto = se passar de um quarto da memória livre"
     )

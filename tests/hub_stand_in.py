@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -56,26 +57,95 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: s
         handler.wfile.write(body)
 
 
-def serving(folder: Path, log: list[str] | None = None) -> Answer:
+@dataclass(frozen=True)
+class Manners:
+    """How a hub hands out the weights. ``cut``: the byte at which it hangs up, a number of ``times``; what comes of a
+    request from there on is a hang-up at once. ``rate``: bytes a second. ``cdn``: another server's address, which has
+    them. ``changed``: their bytes are others than announced. ``status``: that of the refusal instead of them."""
+
+    cut: int | None = None
+    times: int = 1000
+    ranges: bool = True
+    rate: float | None = None
+    cdn: str | None = None
+    changed: bool = False
+    status: int | None = None
+
+
+def serving(folder: Path, log: list[str] | None = None, manners: Manners = Manners()) -> Answer:
     """The hub's own interface over one repository, whose files are those of ``folder``."""
+    cuts = [manners.cut] * manners.times if manners.cut is not None else []
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.split("?")[0]
+        asked = handler.headers.get("Range", "")
         if log is not None:
-            log.append(f"{handler.command} {path}")
-        if path.startswith(f"/api/models/{REPOSITORY}/tree/"):
-            send(handler, 200, json.dumps([_entry(file) for file in sorted(folder.iterdir())]).encode())
-        elif path in {f"/api/models/{REPOSITORY}", f"/api/models/{REPOSITORY}/revision/main"}:
+            log.append(f"{handler.command} {path} {asked}".rstrip())
+        name = path.rsplit("/", 1)[-1]
+        if path == f"/api/models/{REPOSITORY}" or path.startswith(f"/api/models/{REPOSITORY}/revision/"):
             names = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
             content = {"_id": "1", "id": REPOSITORY, "sha": COMMIT, "siblings": names, "tags": [], "downloads": 0}
             send(handler, 200, json.dumps(content).encode())
-        elif path.startswith(f"/{REPOSITORY}/resolve/") and (folder / path.rsplit("/", 1)[-1]).exists():
-            body = (folder / path.rsplit("/", 1)[-1]).read_bytes()
-            send(handler, 200, body, X_Repo_Commit=COMMIT, ETag=f'"{hashlib.sha256(body).hexdigest()}"')
-        else:
+        elif not path.startswith(f"/{REPOSITORY}/resolve/"):
             no_such_model(handler)
+        elif not (folder / name).exists():
+            send(handler, 404, b"", X_Error_Code="EntryNotFound", X_Error_Message="Entry not found")
+        elif name.endswith((".safetensors", ".bin")):
+            cut = cuts.pop() if cuts and handler.command == "GET" else None
+            send_weights(handler, (folder / name).read_bytes(), manners, cut)
+        else:
+            body = (folder / name).read_bytes()
+            send(handler, 200, body, X_Repo_Commit=COMMIT, ETag=f'"{hashlib.sha1(body).hexdigest()}"')
 
     return answer
+
+
+def send_weights(handler: BaseHTTPRequestHandler, body: bytes, manners: Manners, cut: int | None) -> None:
+    """A big file as the hub sends it, or less well."""
+    start = int(handler.headers.get("Range", "bytes=0-")[6:-1]) if manners.ranges else 0
+    end = len(body) if cut is None else cut
+    handler.close_connection = cut is not None
+    if start >= end:
+        return
+    if manners.status is not None and handler.command == "GET":
+        send(handler, manners.status, b"")
+        return
+    about = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
+    if manners.cdn:
+        linked = {"X-Linked-ETag": about.pop("ETag"), "X-Linked-Size": str(len(body))}
+        send(handler, 302, b"", **about, **linked, Location=manners.cdn + handler.path)
+        return
+    handler.send_response(206 if start else 200)
+    about["Content-Length"] = str(len(body) - start)
+    if start:
+        about["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+    for name, value in about.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    if handler.command == "HEAD":
+        return
+    sent = body[::-1] if manners.changed else body
+    step = len(body) if manners.rate is None else int(manners.rate / 20)
+    with suppress(ConnectionError):  # whoever asked went away
+        for first in range(start, end, step):
+            handler.wfile.write(sent[first : min(first + step, end)])
+            time.sleep(0 if manners.rate is None else 0.05)
+
+
+def late(answer: Answer, seconds: float) -> Answer:
+    """The same, whose first answer takes a while."""
+    wait = [seconds]
+
+    def later(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(wait.pop() if wait else 0)
+        answer(handler)
+
+    return later
+
+
+def saying(status: int, body: bytes = b"", **headers: str) -> Answer:
+    """One answer to whatever is asked."""
+    return lambda handler: send(handler, status, body, **headers)
 
 
 def breaking_off(folder: Path) -> Answer:
@@ -91,25 +161,15 @@ def breaking_off(folder: Path) -> Answer:
     return answer
 
 
-def no_such_model(handler: BaseHTTPRequestHandler) -> None:
-    """What the hub says of a repository that it does not have."""
-    send(handler, 404, b"", X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
+no_such_model = saying(404, X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
+gated = saying(403, X_Error_Code="GatedRepo", X_Error_Message="Access to this model is restricted")
+invalid_credentials = saying(401, b"{}", X_Error_Message="Invalid credentials in Authorization header")
+login_page = saying(200, b"<html><body>Bem-vindo! Informe o quarto.</body></html>", Content_Type="text/html")
 
 
-def invalid_credentials(handler: BaseHTTPRequestHandler) -> None:
-    """What the hub says of a token that it does not know, whatever is asked for."""
-    body = b'{"error":"Invalid credentials in Authorization header"}'
-    send(handler, 401, body, X_Error_Message="Invalid credentials in Authorization header")
-
-
-def captive_portal(handler: BaseHTTPRequestHandler) -> None:
-    """A hotel's login page instead of every page."""
-    send(handler, 200, b"<html><body>Bem-vindo! Informe o quarto.</body></html>", Content_Type="text/html")
-
-
-def out_of_order(handler: BaseHTTPRequestHandler) -> None:
-    """A proxy's own error."""
-    send(handler, 503, b"Service Unavailable")
+def hanging_up(handler: BaseHTTPRequestHandler) -> None:
+    """Takes the request and closes the connection."""
+    handler.close_connection = True
 
 
 def trickling(handler: BaseHTTPRequestHandler) -> None:
@@ -127,6 +187,16 @@ def trickling(handler: BaseHTTPRequestHandler) -> None:
 
 
 @contextmanager
+def black_hole() -> Iterator[str]:
+    """Takes no connection and refuses none: its queue is full."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        with socket.create_connection(server.getsockname()):
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
 def silent_hub() -> Iterator[str]:
     """Takes the connection and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -137,12 +207,3 @@ def closed_port() -> str:
     """An address where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-def _entry(file: Path) -> dict[str, object]:
-    return {
-        "type": "file",
-        "path": file.name,
-        "size": file.stat().st_size,
-        "oid": hashlib.sha256(file.read_bytes()).hexdigest(),
-    }

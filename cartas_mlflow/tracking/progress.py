@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from cartas_mlflow.console import duration, say
+from cartas_mlflow.console import duration, progress_bar, say
 
 
 class Progress(TrainerCallback):
@@ -57,18 +56,3 @@ class Progress(TrainerCallback):
             self.estimate_shown = True
             say(f"Tempo estimado por época: {duration(per_epoch)}")
             say(f"Tempo total estimado: {duration(per_epoch * self.epochs)}")
-
-
-def progress_bar(total: int, description: str, unit: str = "leitura", *, initial: int = 0) -> tqdm:
-    """A bar on the terminal; where standard error goes to a file or a pipe there is none: the phases' lines tell."""
-    return tqdm(
-        total=total,
-        initial=initial,
-        desc=description,
-        unit=unit,
-        file=sys.stderr,
-        mininterval=0.5,
-        dynamic_ncols=True,
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    )

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import hub_stand_in
@@ -17,60 +13,21 @@ import pytest
 from hub_stand_in import COMMIT, REPOSITORY
 
 from cartas_mlflow import config as config_module
-from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.modeling import base as base_module
-from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, ask_hub, find_base
+from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.loading import Quantization, choose_quantization, load_base, load_tokenizer
 from cartas_mlflow.settings import ModelSettings
 
-PATIENCE = 1.0
-FIND = """
-from cartas_mlflow.errors import BaseModelError
-from cartas_mlflow.modeling.base import find_base
-from cartas_mlflow.settings import ModelSettings
-try:
-    found = find_base(ModelSettings(name="{name}"))
-    print(found.source, found.revision, found.folder)
-except BaseModelError as error:
-    print(type(error).__name__, error)
-"""
-
 
 def settings(**values: object) -> ModelSettings:
-    return ModelSettings(**{"name": REPOSITORY, "hub_timeout": PATIENCE, **values})
-
-
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    assert time.monotonic() - started < seconds
-
-
-@pytest.fixture
-def hub_at(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Make an address the hub's, with an empty cache."""
-    from huggingface_hub import constants
-
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
-    return lambda url: monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + template)
+    return ModelSettings(**{"name": REPOSITORY, "hub_timeout": 1.0, **values})
 
 
 @pytest.fixture
 def copy_of_base(tiny_base: Path, tmp_path: Path) -> Path:
     """The tiny base, to be damaged."""
     return shutil.copytree(tiny_base, tmp_path / "copia")
-
-
-def find_in_another_process(**environment: str) -> str:
-    """The endpoint, the cache and the offline switch are read when the hub client is imported."""
-    command = [sys.executable, "-c", FIND.format(name=REPOSITORY)]
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
-    done = subprocess.run(
-        command, env=inherited | environment, capture_output=True, text=True, cwd=PROJECT_ROOT, check=True
-    )
-    return done.stdout.strip()
 
 
 # Folders
@@ -147,99 +104,7 @@ def test_a_broken_config_is_named(copy_of_base: Path) -> None:
         find_base(settings(name=str(copy_of_base)))
 
 
-# The hub
-
-
-def test_a_hub_that_refuses_is_unreachable_at_once(hub_at: Callable[[str], None]) -> None:
-    hub_at(hub_stand_in.closed_port())
-    with at_most(PATIENCE), pytest.raises(BaseUnreachable) as caught:
-        find_base(settings())
-    assert caught.value.reason == "não há conexão com o hub (ConnectionError)"
-    assert "model.fallback=configs/mini.yaml" in str(caught.value)
-
-
-def test_a_hub_that_hangs_is_given_up_in_time(hub_at: Callable[[str], None]) -> None:
-    with hub_stand_in.silent_hub() as url:
-        hub_at(url)
-        with at_most(PATIENCE + 0.5), pytest.raises(BaseUnreachable, match="o hub não respondeu em 1 s"):
-            find_base(settings())
-
-
-def test_a_hub_that_answers_byte_by_byte_is_given_up_in_time(hub_at: Callable[[str], None]) -> None:
-    with hub_stand_in.hub(hub_stand_in.trickling) as url:
-        hub_at(url)
-        with at_most(PATIENCE + 0.5), pytest.raises(BaseUnreachable, match="o hub não respondeu em 1 s"):
-            find_base(settings())
-
-
-def test_a_token_that_the_hub_does_not_know_is_an_error_and_no_reason_to_fall_back(
-    hub_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_vencido")
-    with hub_stand_in.hub(hub_stand_in.invalid_credentials) as url:
-        hub_at(url)
-        with pytest.raises(BaseModelError) as refused:
-            find_base(ModelSettings(name=hub_stand_in.REPOSITORY))
-    assert not isinstance(refused.value, BaseUnreachable)
-    assert str(refused.value).startswith("O hub recusou o token de acesso deste computador (inválido ou vencido); ")
-
-
-@pytest.mark.parametrize(("manners", "status"), [(hub_stand_in.captive_portal, 200), (hub_stand_in.out_of_order, 503)])
-def test_an_answer_that_is_not_the_hub_s_counts_as_no_hub(
-    manners: hub_stand_in.Answer, status: int, hub_at: Callable[[str], None]
-) -> None:
-    with hub_stand_in.hub(manners) as url:
-        hub_at(url)
-        with pytest.raises(BaseUnreachable, match=rf"algo que não é o modelo \(HTTP {status}\)"):
-            find_base(settings())
-
-
-def test_a_model_that_the_hub_does_not_have_is_an_error_and_no_case_for_the_fallback(
-    hub_at: Callable[[str], None],
-) -> None:
-    with hub_stand_in.hub(hub_stand_in.no_such_model) as url:
-        hub_at(url)
-        with pytest.raises(BaseModelError, match=r"O hub diz que o modelo .* na revisão v2 não existe") as caught:
-            find_base(settings(revision="v2"))
-    assert not isinstance(caught.value, BaseUnreachable)
-
-
-def test_a_revision_with_a_slash_is_asked_for_by_its_name(tiny_base: Path, hub_at: Callable[[str], None]) -> None:
-    log: list[str] = []
-    with hub_stand_in.hub(hub_stand_in.serving(tiny_base, log)) as url:
-        hub_at(url)
-        ask_hub(settings(revision="refs/pr/1"))
-    assert log == [f"GET /{REPOSITORY}/resolve/refs%2Fpr%2F1/config.json"]
-
-
-def test_a_hub_that_breaks_off_the_download_is_unreachable(tiny_base: Path, tmp_path: Path) -> None:
-    with hub_stand_in.hub(hub_stand_in.breaking_off(tiny_base)) as url:
-        said = find_in_another_process(HF_ENDPOINT=url, HF_HOME=str(tmp_path))
-    assert said.startswith("BaseUnreachable")
-    assert "o hub não chegou a entregá-lo" in said
-
-
-@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
-def test_a_hub_that_answers_is_downloaded_from_once_and_the_cache_serves_without_it(
-    weights: str, copy_of_base: Path, tmp_path: Path
-) -> None:
-    if weights == "pytorch_model.bin":
-        import torch
-        from safetensors.torch import load_file
-
-        torch.save(load_file(copy_of_base / "model.safetensors"), copy_of_base / weights)
-        (copy_of_base / "model.safetensors").unlink()
-    home = tmp_path / "hf"
-    with hub_stand_in.hub(hub_stand_in.serving(copy_of_base)) as url:
-        source, revision, folder = find_in_another_process(HF_ENDPOINT=url, HF_HOME=str(home)).split()
-    assert (source, revision) == ("hub", COMMIT)
-    assert (Path(folder) / weights).read_bytes() == (copy_of_base / weights).read_bytes()
-
-    gone = find_in_another_process(HF_ENDPOINT=hub_stand_in.closed_port(), HF_HOME=str(home)).split()
-    assert gone == ["cache", COMMIT, folder]
-    located = BaseLocation(REPOSITORY, Path(folder), "cache", COMMIT)
-    assert load_base(located).num_parameters() == load_base(folder_location(copy_of_base)).num_parameters()
-    assert load_tokenizer(located.folder).encode("O Louco") == load_tokenizer(copy_of_base).encode("O Louco")
+# The hub's cache
 
 
 @pytest.mark.parametrize("lost", ["model.safetensors", "config.json"])
@@ -262,16 +127,6 @@ def test_the_cache_of_another_revision_is_not_taken(
     assert find_base(settings(revision=COMMIT)).revision == COMMIT
     with pytest.raises(BaseUnreachable):
         find_base(settings(revision="v2"))
-
-
-@pytest.mark.parametrize("switch", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_the_offline_switch_asks_nobody(switch: str, tiny_base: Path, tmp_path: Path) -> None:
-    log: list[str] = []
-    with hub_stand_in.hub(hub_stand_in.serving(tiny_base, log)) as url:
-        said = find_in_another_process(HF_ENDPOINT=url, HF_HOME=str(tmp_path), **{switch: "1"})
-    assert said.startswith("BaseUnreachable")
-    assert "o modo sem rede está ligado (HF_HUB_OFFLINE)" in said
-    assert log == []
 
 
 # Loading

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import hub_stand_in
@@ -35,15 +36,9 @@ def fallback(tiny_base: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_hub(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_hub(hub_at: Callable[[str], None]) -> None:
     """Neither a cache nor a hub."""
-    use_hub(monkeypatch, hub_stand_in.closed_port())
-
-
-def use_hub(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    hub_at(hub_stand_in.closed_port())
 
 
 def settle(**overrides: object) -> SettledBase:
@@ -80,7 +75,7 @@ def test_the_fallback_is_announced_in_a_box(fallback: str, tiny_base: Path, said
     for words in (
         "AVISO: o modelo base pedido não está sendo usado.",
         f"Pedido: {ASKED}",
-        "Motivo: não há conexão com o hub (ConnectionError)",
+        "Motivo: não há conexão com o hub (ConnectError)",
         f"Em uso: pasta local {tiny_base}",
         f"Configuração: {fallback}",
         "-P model.fallback=none",
@@ -94,21 +89,30 @@ def test_the_strict_form_is_an_error_that_names_the_base(said: list[str]) -> Non
     assert not any("AVISO" in line for line in said)
 
 
-def test_a_model_that_the_hub_denies_is_an_error_even_with_a_fallback(
-    fallback: str, monkeypatch: pytest.MonkeyPatch, said: list[str]
+@pytest.mark.parametrize(
+    ("manners", "words"),
+    [
+        (hub_stand_in.no_such_model, "não existe ou exige acesso"),
+        (hub_stand_in.gated, "só entrega"),
+        (hub_stand_in.saying(500), "HTTP 500"),
+        (hub_stand_in.login_page, "página de login"),
+    ],
+)
+def test_a_hub_that_answers_otherwise_is_an_error_even_with_a_fallback(
+    manners: hub_stand_in.Answer, words: str, fallback: str, hub_at: Callable[[str], None], said: list[str]
 ) -> None:
-    with hub_stand_in.hub(hub_stand_in.no_such_model) as url:
-        use_hub(monkeypatch, url)
-        with pytest.raises(BaseModelError, match="não existe ou exige acesso"):
+    with hub_stand_in.hub(manners) as url:
+        hub_at(url)
+        with pytest.raises(BaseModelError, match=words):
             settle(model__fallback=fallback)
     assert said == []
 
 
-def test_a_hub_that_hangs_delays_the_fallback_by_the_timeout_and_no_more(
-    fallback: str, monkeypatch: pytest.MonkeyPatch
+def test_a_black_hole_delays_the_fallback_by_the_timeout_and_no_more(
+    fallback: str, hub_at: Callable[[str], None]
 ) -> None:
-    with hub_stand_in.silent_hub() as url:
-        use_hub(monkeypatch, url)
+    with hub_stand_in.black_hole() as url:
+        hub_at(url)
         started = time.monotonic()
         settled = settle(model__fallback=fallback, model__hub_timeout="0.5")
     assert settled.requested == ASKED
@@ -154,7 +158,7 @@ def test_a_training_that_goes_on_never_does_so_on_another_base(fallback: str, sa
         settle_base(config, "results/x/config_resolved.yaml", {}, resumed=True)
     assert str(error.value) == (
         f"O treinamento de results/x/config_resolved.yaml usa o modelo base {ASKED}, que não está neste computador, e "
-        "não há conexão com o hub (ConnectionError); conecte-se à rede e repita o comando."
+        "não há conexão com o hub (ConnectError); conecte-se à rede e repita o comando."
     )
     assert said == []
 
