@@ -30,12 +30,38 @@ def mark_differences(texts: Sequence[str]) -> list[tuple[Piece, ...]]:
     kept_anywhere: set[int] = set()
     marked = []
     for text, spans in zip(texts[1:], others, strict=True):
-        blocks = difflib.SequenceMatcher(
-            None, words, [text[start:end] for start, end in spans], autojunk=False
-        ).get_matching_blocks()
-        kept_anywhere |= {block.a + step for block in blocks for step in range(block.size)}
-        marked.append(_pieces(text, spans, {block.b + step for block in blocks for step in range(block.size)}))
+        kept = _kept(words, [text[start:end] for start, end in spans])
+        kept_anywhere |= {place for place, _ in kept}
+        marked.append(_pieces(text, spans, {place for _, place in kept}))
     return [_pieces(texts[0], first, kept_anywhere if others else set(range(len(first)))), *marked]
+
+
+def _kept(words: Sequence[str], others: Sequence[str]) -> set[tuple[int, int]]:
+    """Places (in the one, in the other) of the words that stand in both.
+
+    An article or a comma between long stretches that differ stands in both by chance, and leaves the marked text in
+    shreds: what has at most half the letters of either neighbour counts as different (after the semantic clean-up of
+    Google's diff-match-patch).
+    """
+    matcher = difflib.SequenceMatcher(None, words, others, autojunk=False)
+    codes = [
+        (tag == "equal", start, end, other, max(_length(words[start:end]), _length(others[other:other_end])))
+        for tag, start, end, other, other_end in matcher.get_opcodes()
+    ]
+    kept = set()
+    before = 0
+    for number, (equal, start, end, other, length) in enumerate(codes):
+        after = codes[number + 1][-1] if number + 1 < len(codes) else 0
+        if equal and 2 * length > min(before, after):
+            kept |= {(start + step, other + step) for step in range(end - start)}
+            before = 0
+        else:
+            before += length
+    return kept
+
+
+def _length(words: Sequence[str]) -> int:
+    return sum(map(len, words))
 
 
 def _pieces(text: str, spans: Sequence[tuple[int, int]], kept: set[int]) -> tuple[Piece, ...]:

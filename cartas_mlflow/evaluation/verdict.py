@@ -66,8 +66,12 @@ def difference_words(difference: Interval, rival: str) -> str:
 
 def difference_sentence(difference: Interval, rival: str) -> str:
     """:func:`difference_words` with the figures, this model minus the rival."""
-    low, high = signed(difference.low), signed(difference.high)
-    return f"{difference_words(difference, rival)}: {signed(difference.value)} [{low}; {high}]"
+    return f"{difference_words(difference, rival)}: {difference_figures(difference)}"
+
+
+def difference_figures(difference: Interval) -> str:
+    """``+0,035 [+0,021; +0,049]``."""
+    return f"{signed(difference.value)} [{signed(difference.low)}; {signed(difference.high)}]"
 
 
 def signed(value: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from cartas_mlflow.console import say
 from cartas_mlflow.errors import TrackingError
 from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, STATE_TAG, STUDY_TAG, UTILITY_TAG
 
@@ -85,6 +86,8 @@ class ExperimentRuns:
                 f"O experimento {self.experiment.name} não tem treinamento concluído; treine antes, ou indique outro "
                 "em tracking.experiment (no mlflow run, --experiment-name)."
             )
+        if 1 < len(found) < int(number):
+            say(f"O experimento {self.experiment.name} tem só {len(found)} treinamentos concluídos.")
         return found[::-1]
 
     def _trainings(self) -> Iterator[Run]:
@@ -94,12 +97,13 @@ class ExperimentRuns:
                 yield run
 
     def _study(self, name: str) -> Run:
-        studies = [run for run in self._search(f"tags.`{STUDY_TAG}` LIKE '%'") if run.data.tags[STUDY_TAG] == name]
+        known = list(self._search(f"tags.`{STUDY_TAG}` LIKE '%'"))
+        studies = [run for run in known if run.data.tags[STUDY_TAG] == name]
         if not studies:
-            known = sorted({run.data.tags[STUDY_TAG] for run in self._search(f"tags.`{STUDY_TAG}` LIKE '%'")})
+            names = ", ".join(sorted({run.data.tags[STUDY_TAG] for run in known}))
             raise TrackingError(
                 f"O experimento {self.experiment.name} não tem o estudo {name}; "
-                + (f"tem: {', '.join(known)}." if known else "nele não há busca nenhuma (tracking.experiment?).")
+                + (f"tem: {names}." if names else "não há busca nele: indique outro em tracking.experiment.")
             )
         return self._only(studies, f"O estudo {name}")
 

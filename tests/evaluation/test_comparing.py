@@ -94,7 +94,12 @@ def test_a_run_that_was_not_asked_is_named() -> None:
         (["Ação", "ação"], ["[Ação]", "[ação]"]),
         (["guarda-chuva", "guarda"], ["[guarda-chuva]", "[guarda]"]),
         (["a b c", "a x c", "a b y"], ["a b c", "a [x] c", "a b [y]"]),
-        (["a b c", "x b y", "z b w"], ["[a] b [c]", "[x] b [y]", "[z] b [w]"]),
+        (["a b c", "x b y", "z b c"], ["[a] b c", "[x] b [y]", "[z] b c"]),
+        (
+            ["manhã de sol, porta aberta", "noite de chuva, porta fechada"],
+            ["[manhã de sol], porta [aberta]", "[noite de chuva], porta [fechada]"],
+        ),
+        (["um sol nasce", "o sol morre"], ["[um] sol [nasce]", "[o] sol [morre]"]),
         (["", "algo"], ["", "[algo]"]),
         (["só um texto"], ["só um texto"]),
         (["  duas  linhas\n", "duas linhas"], ["  duas  linhas\n", "duas linhas"]),
