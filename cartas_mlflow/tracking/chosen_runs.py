@@ -105,7 +105,7 @@ class ExperimentRuns:
                 f"O experimento {self.experiment.name} não tem o estudo {name}; "
                 + (f"tem: {names}." if names else "não há busca nele: indique outro em tracking.experiment.")
             )
-        return self._only(studies, f"O estudo {name}")
+        return self._only(studies, f"study:{name}")
 
     def _best_trials(self, study: Run) -> Sequence[Run]:
         name = study.data.tags[STUDY_TAG]
@@ -132,7 +132,7 @@ class ExperimentRuns:
         found = self._named(word, [self.experiment.experiment_id])
         if found:
             usable = [run for run in found if _is_finished_training(run) or STUDY_TAG in run.data.tags]
-            return self._only(usable or found, f"O nome {word}")
+            return self._only(usable or found, word)
         others = {place.experiment_id: place.name for place in self.client.search_experiments()}
         elsewhere = self._named(word, [place for place in others if place != self.experiment.experiment_id])
         if elsewhere:
@@ -164,10 +164,10 @@ class ExperimentRuns:
             return found
         return list(self._search(f"attributes.run_id LIKE '{word}%'", experiments))
 
-    def _only(self, runs: Sequence[Run], what: str) -> Run:
+    def _only(self, runs: Sequence[Run], word: str) -> Run:
         if len(runs) > 1:
             ids = ", ".join(run.info.run_id[:12] for run in runs[:SHOWN]) + (", …" if len(runs) > SHOWN else "")
-            raise TrackingError(f"{what} serve a {len(runs)} execuções ({ids}); use o id de uma delas.")
+            raise TrackingError(f"{word} serve a {len(runs)} execuções ({ids}); use o id de uma delas.")
         return runs[0]
 
     def _search(
