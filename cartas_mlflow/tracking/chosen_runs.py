@@ -115,7 +115,7 @@ class ExperimentRuns:
             if run.data.tags.get(STATE_TAG) == "complete" and "trial_value" in run.data.metrics
         ]
         sign = 1 if study.data.params.get("search.metric") == "loss" else -1
-        ranking = sorted(complete, key=lambda run: sign * run.data.metrics["trial_value"])
+        ranking = sorted(complete, key=lambda run: (sign * run.data.metrics["trial_value"], run.info.start_time))
         kept = list(islice((run for run in ranking if self._has_texts(run)), BEST_TRIALS))
         if not kept:
             raise TrackingError(
