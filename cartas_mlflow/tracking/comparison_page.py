@@ -93,7 +93,7 @@ def comparison_markdown(facts: ComparisonFacts) -> str:
     parts = [
         f"# {facts.title}",
         f"Experimento {_plain(facts.experiment)}, {facts.made:%d/%m/%Y %H:%M}.",
-        *_result(facts),
+        *_result(facts, [_plain(run.name) for run in facts.runs]),
         "## Execuções",
         _table(["", "execução", "id", "início"], rows),
         "## Configurações que diferem",
@@ -107,19 +107,20 @@ def comparison_markdown(facts: ComparisonFacts) -> str:
 
 def describe_comparison(facts: ComparisonFacts) -> str:
     """The description of the comparison's own run: the result first, its runs as links of MLflow's pages."""
-    links = [
-        f"- {run.letter}: [{_plain(run.name)}](#/experiments/{run.experiment_id}/runs/{run.id})" for run in facts.runs
-    ]
+    names = [f"[{_plain(run.name)}](#/experiments/{run.experiment_id}/runs/{run.id})" for run in facts.runs]
     where = "Leituras lado a lado: `report/comparacao.html`, em **Artifacts**."
     settings = f"Configurações que diferem:\n\n{_settings_table(facts)}"
-    return "\n\n".join([*_result(facts), "\n".join(links), where, settings])
+    return "\n\n".join([*_result(facts, names), where, settings])
 
 
-def _result(facts: ComparisonFacts) -> list[str]:
+def _result(facts: ComparisonFacts, names: Sequence[str]) -> list[str]:
     rows = [
         [title, *(_cell_text(run.cells.get(metric)) for run in facts.runs)] for metric, title in facts.metrics.items()
     ]
-    verdicts = [f"{run.letter}: {verdict}" for run, verdict in zip(facts.runs, facts.verdicts, strict=True)]
+    verdicts = [
+        f"{run.letter} {name}: **{verdict}**"
+        for run, name, verdict in zip(facts.runs, names, facts.verdicts, strict=True)
+    ]
     return [
         "\n".join(f"- {line}" for line in [*verdicts, *facts.remarks]),
         _table(["medida", *(run.letter for run in facts.runs)], rows),

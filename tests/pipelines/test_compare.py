@@ -254,7 +254,9 @@ def test_the_comparison_is_a_run_of_its_own_linked_to_the_others(
         run_id = filled_store.runs[name]
         assert run.data.tags[f"compared.{letter}"] == run_id
         assert f"](#/experiments/{run.info.experiment_id}/runs/{run_id})" in description
-    assert description.startswith("- A: a referência\n- B: chrF pior que A: -0,")
+    first, second, *_ = description.splitlines()
+    assert first.startswith('- A [a "boa" d\'água](#/') and first.endswith("): **a referência**")
+    assert second.startswith("- B [curta](#/") and "): **chrF pior que A: -0," in second
 
 
 def test_lists_of_trainings_do_not_take_it_for_one(shelf: Shelf) -> None:
