@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import string
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from cartas_mlflow.tracking.store import where_to_look
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-LETTERS = "ABCDEFGH"
+LETTERS = string.ascii_uppercase
 HEADLINE_METRIC = "chrf"
 CHOSEN_FOR_THE_USER = (
     "model.resolved",
@@ -39,7 +40,7 @@ def compare_runs(runs: Sequence[Run], experiment: str, settings: RegistrySetting
     """Everything that a comparison tells; each run is held against the first.
 
     Args:
-        runs: two to eight.
+        runs: at least two.
         experiment: the name under which the comparison is made.
         settings: its ``resamples`` and ``seed`` are those of the intervals.
 
