@@ -101,6 +101,14 @@ COMMANDS = {
             "rollback": Word("true devolve o posto ao campeão anterior", switch=True),
         },
     ),
+    "compare": Command(
+        "põe execuções lado a lado: configurações, medidas e leituras",
+        words={
+            "runs": Word(
+                "as execuções, separadas por vírgulas: ids, nomes, last:3, study:NOME ou champion (padrão: last:2)"
+            )
+        },
+    ),
     "generate": Command(
         "gera uma leitura, ou uma tabela delas",
         words={

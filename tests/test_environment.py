@@ -94,5 +94,7 @@ def test_nobody_without_home_and_git_reads_no_english(tmp_path: Path, created_st
         text=True,
         check=False,
     )
-    assert done.stdout == "❌ O experimento cartas-ptt5 não existe; indique-o em tracking.experiment, ou um run_id.\n"
+    assert (
+        done.stdout == "❌ O experimento cartas-ptt5 não existe; indique em tracking.experiment o dos treinamentos.\n"
+    )
     assert (done.returncode, done.stderr) == (2, "")

@@ -14,6 +14,8 @@ import numpy as np
 from cartas_mlflow.evaluation.metrics import normalise, rouge_f1
 
 METRICS = ("rougeL", "bleu", "chrf")
+MIN_RECORDS = 20
+"""Records below which no difference is trusted: the percentile bootstrap is too narrow on few records."""
 
 
 @dataclass(frozen=True)

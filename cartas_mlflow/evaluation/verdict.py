@@ -25,14 +25,7 @@ class Verdict:
 
     def sentence(self, rival: str, metric: str) -> str:
         """``melhor que o modelo sem ajuste: +0,035 [+0,021; +0,049]``, or that the two cannot be told apart."""
-        difference = self.against[rival][metric].difference
-        if difference.low > 0:
-            word = f"melhor que {rival}"
-        elif difference.high < 0:
-            word = f"pior que {rival}"
-        else:
-            word = f"não se distingue d{rival}"
-        return f"{word}: {signed(difference.value)} [{signed(difference.low)}; {signed(difference.high)}]"
+        return difference_sentence(self.against[rival][metric].difference, rival)
 
 
 def judge(
@@ -60,6 +53,25 @@ def judge(
         },
         len(references),
     )
+
+
+def difference_words(difference: Interval, rival: str) -> str:
+    """``melhor que …``, ``pior que …`` or ``não se distingue de …``. ``rival``: with its article, or a bare name."""
+    if difference.low > 0:
+        return f"melhor que {rival}"
+    if difference.high < 0:
+        return f"pior que {rival}"
+    return f"não se distingue d{rival}" if rival.startswith(("o ", "a ")) else f"não se distingue de {rival}"
+
+
+def difference_sentence(difference: Interval, rival: str) -> str:
+    """:func:`difference_words` with the figures, this model minus the rival."""
+    return f"{difference_words(difference, rival)}: {difference_figures(difference)}"
+
+
+def difference_figures(difference: Interval) -> str:
+    """``+0,035 [+0,021; +0,049]``."""
+    return f"{signed(difference.value)} [{signed(difference.low)}; {signed(difference.high)}]"
 
 
 def signed(value: float) -> str:

@@ -30,6 +30,7 @@ from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench, try_settings
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.failures import failures_told, lost_connection, reason_of
+from cartas_mlflow.tracking.run import STUDY_TAG
 from cartas_mlflow.tracking.store import store_folder, told_keeps_models
 from cartas_mlflow.training import preparation
 from cartas_mlflow.training.preparation import SettledBase
@@ -126,7 +127,7 @@ def _join(study: SharedStudy, bench: Bench, space: Space, source: str) -> Search
         space,
         config,
         known_settings(config, source, space, client, space.fixed),
-        lambda: open_search_run(config.tracking, inherited, f"busca {name}", {"search.study": name}),
+        lambda: open_search_run(config.tracking, inherited, f"busca {name}", {STUDY_TAG: name}),
     )
     run = SearchRun.resume(run_id, name)
     if inherited not in {None, run_id}:

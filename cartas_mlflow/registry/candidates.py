@@ -13,14 +13,13 @@ from cartas_mlflow.files import parse_table, read_text
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.settings import RECORD_FIELDS, TrackingSettings
-from cartas_mlflow.tracking.run import is_generated_name
+from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, UTILITY_TAG, is_generated_name
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import Experiment, LoggedModel, Run
 
-FINISHED_OUTCOMES = {"finished", "early_stopped"}
 HOW_TO_NAME = (
     "use models:/nome@champion, models:/nome/versão, o id de uma execução ou a pasta adapter/ de um treinamento"
 )
@@ -103,20 +102,30 @@ def chosen_experiment(client: MlflowClient, settings: TrackingSettings) -> str:
     return client.get_experiment(client.get_run(run_id).info.experiment_id).name
 
 
+def find_experiment(client: MlflowClient, name: str) -> Experiment:
+    """An experiment by its name.
+
+    Raises:
+        RegistryError: there is none, or it was deleted.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        raise RegistryError(f"O experimento {name} não existe; indique em tracking.experiment o dos treinamentos.")
+    if found.lifecycle_stage == "deleted":
+        raise RegistryError(
+            f"O experimento {name} foi apagado; recupere-o (mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}), ou indique outro em tracking.experiment."
+        )
+    return found
+
+
 def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
     """The finished training of the experiment with the highest ``final_<metric>``.
 
     Raises:
         RegistryError: no such experiment, or no finished training in it.
     """
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        raise RegistryError(f"O experimento {experiment} não existe; indique-o em tracking.experiment, ou um run_id.")
-    if found.lifecycle_stage == "deleted":
-        raise RegistryError(
-            f"O experimento {experiment} foi apagado; recupere-o (mlflow experiments restore --experiment-id "
-            f"{found.experiment_id}), ou indique outro em tracking.experiment."
-        )
+    found = find_experiment(client, experiment)
     page = None
     while page is None or page.token:
         page = client.search_runs(
@@ -127,7 +136,9 @@ def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
             page_token=page.token if page else None,
         )
         for run in page:
-            if run.data.tags.get("outcome") in FINISHED_OUTCOMES and logged_model(client, run) is not None:
+            tags = run.data.tags
+            finished = tags.get(OUTCOME_TAG) in FINISHED_OUTCOMES and UTILITY_TAG not in tags
+            if finished and logged_model(client, run) is not None:
                 return run
     raise RegistryError(
         f"O experimento {experiment} não tem nenhum treinamento concluído com modelo; treine um antes, ou indique "
@@ -217,7 +228,7 @@ def find_candidate(client: MlflowClient, name: str) -> Candidate:
         if name.endswith(f"@{CHAMPION}"):
             raise RegistryError(
                 f"Ainda não há campeã em {name}; treine (mlflow run . --env-manager local -P epochs=20) e promova "
-                "(mlflow run . --env-manager local -e promote), ou indique outro modelo com --model."
+                "(mlflow run . --env-manager local -e promote), ou indique outro modelo."
             ) from None
         raise RegistryError(f"O modelo {name} não existe ({first_line(error)}); {HOW_TO_NAME}.") from None
     return Candidate(name, model.model_id, model.source_run_id)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import decimal
 from cartas_mlflow.errors import RegistryError
-from cartas_mlflow.evaluation.confidence import Comparison, paired_bootstrap
+from cartas_mlflow.evaluation.confidence import MIN_RECORDS, Comparison, paired_bootstrap
 from cartas_mlflow.settings import RegistrySettings
 from cartas_mlflow.tracking.report import METRIC_TITLES
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 PREVIOUS_TAG = "previous_champion"
-MIN_RECORDS = 20
-"""Records below which no difference is trusted: the percentile bootstrap is too narrow on few records."""
 ATTEMPTS = 5
 """How often a decision is taken again because another promotion moved the alias meanwhile."""
 ANNOUNCEMENT = "promoting."

@@ -10,11 +10,8 @@ from typing import Any
 
 from cartas_mlflow.errors import SearchError
 from cartas_mlflow.settings import TrackingSettings
-from cartas_mlflow.tracking.run import FAILURE_TAG, OUTCOME_TAG, param_text
+from cartas_mlflow.tracking.run import FAILURE_TAG, OUTCOME_TAG, STATE_TAG, param_text
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow, where_to_look
-
-STATE_TAG = "trial.state"
-"""complete, pruned, failed or running: how a trial's own run ended."""
 
 
 def take_over_run() -> str | None:

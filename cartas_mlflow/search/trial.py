@@ -22,11 +22,10 @@ from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.lora import detach_adapter, save_adapter
 from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.search.pruning import Pruning
-from cartas_mlflow.search.run import STATE_TAG
 from cartas_mlflow.search.study import Claimed
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.opening import open_run
-from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
+from cartas_mlflow.tracking.run import OUTCOME_TAG, STATE_TAG, TrackedRun
 from cartas_mlflow.training import fitting, preparation
 from cartas_mlflow.training import record as training_record
 from cartas_mlflow.training.preparation import EncodedSplit, LoadedBase, PreparedData, SettledBase, Setup

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cartas_mlflow.console import decimal, duration
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -54,12 +55,6 @@ class PageFacts:
 
 def render_page(facts: PageFacts) -> str:
     """The whole page as HTML; everything that comes from the data is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"decimal": decimal, "duration": duration, "picture": _as_data_uri}
     rows = _rows(facts.samples)
     by_score = sorted(rows, key=lambda row: row["chrf"], reverse=True)
     middle = max(0, len(by_score) // 2 - SHOWN // 2)
@@ -68,11 +63,26 @@ def render_page(facts: PageFacts) -> str:
         "As do meio": by_score[middle : middle + SHOWN] if len(by_score) >= 3 * SHOWN else [],
         "As mais distantes": by_score[-SHOWN:] if len(by_score) >= 2 * SHOWN else [],
     }
-    return environment.get_template("relatorio.html").render(
-        facts=facts,
-        groups={title: chosen for title, chosen in groups.items() if chosen},
-        breakdowns={"Carta a carta": _breakdown(rows, "carta"), "Seção a seção": _breakdown(rows, "secao")},
+    return (
+        page_environment()
+        .get_template("relatorio.html")
+        .render(
+            facts=facts,
+            groups={title: chosen for title, chosen in groups.items() if chosen},
+            breakdowns={"Carta a carta": _breakdown(rows, "carta"), "Seção a seção": _breakdown(rows, "secao")},
+        )
     )
+
+
+def page_environment() -> Environment:
+    """Jinja as every page of the project is made with: a name that is missing is an error, data are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"decimal": decimal, "duration": duration, "picture": _as_data_uri}
+    return environment
 
 
 def _rows(samples: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cartas_mlflow.tracking.store import (
-    where_to_look,
-)
+from cartas_mlflow.tracking.store import where_to_look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,8 +17,16 @@ if TYPE_CHECKING:
 OUTCOME_TAG = "outcome"
 """running, finished, early_stopped, interrupted or failed. `mlflow run` overwrites the run's status by the exit code; a
 tag stays."""
+FINISHED_OUTCOMES = {"finished", "early_stopped"}
+"""What the outcome of a training that reached its end may be."""
 FAILURE_TAG = "failure"
 """Why a failed run failed."""
+UTILITY_TAG = "utility"
+"""On a run that looks at trainings and is none: the command that made it."""
+STUDY_TAG = "search.study"
+"""On a study's own run: the study's name. Its trials are nested under it."""
+STATE_TAG = "trial.state"
+"""On a trial: complete, pruned, failed or running."""
 TABLES_TAG = "mlflow.loggedArtifacts"
 """MLflow's own: which artifacts its pages show as tables."""
 

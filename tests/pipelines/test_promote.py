@@ -244,7 +244,7 @@ def test_inside_mlflow_run_the_experiment_is_its_own(
         ({"run_id": "deadbeef"}, "A execução deadbeef não existe neste MLflow; confira o id e MLFLOW_TRACKING_URI."),
         (
             {"overrides": {"tracking.experiment": "nenhum"}},
-            "O experimento nenhum não existe; indique-o em tracking.experiment, ou um run_id.",
+            "O experimento nenhum não existe; indique em tracking.experiment o dos treinamentos.",
         ),
         (
             {"overrides": {"tracking.experiment": "Default"}},

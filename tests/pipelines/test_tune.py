@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 
 from cartas_mlflow.config import PROJECT_ROOT, load_config
 from cartas_mlflow.errors import RunInterrupted, SearchError
+from cartas_mlflow.pipelines.compare import compare
 from cartas_mlflow.pipelines.train import train
 from cartas_mlflow.pipelines.tune import SearchResult, tune
 from cartas_mlflow.registry.model import open_logged
@@ -161,6 +162,17 @@ def test_the_two_recipes_come_first_on_the_base_in_use(searched: Place) -> None:
     assert second.data.params["training.batch_size"] == "6", "what the space does not vary is the recipe's too"
     assert {run.data.params["training.epochs"] for run in (first, second, third)} == {"1"}
     assert third.data.tags["trial.label"] == "amostrador"
+
+
+def test_the_trials_of_a_study_can_be_compared(searched: Place) -> None:
+    page = compare(searched.config, {"search.study": "noite"}, runs="study:noite")
+    (run,) = MlflowClient(searched.uri).search_runs([searched.parents()[0].info.experiment_id], "tags.utility LIKE '%'")
+    ranking = sorted(searched.trials(), key=lambda trial: -trial.data.metrics["trial_value"])
+    assert [run.data.tags[f"compared.{letter}"] for letter in "ABC"] == [trial.info.run_id for trial in ranking[:3]]
+    text = page.read_text(encoding="utf-8")
+    assert "são precisas 20, e as diferenças não foram medidas." in text
+    assert text.count('class="reading"') == 7
+    MlflowClient(searched.uri).delete_run(run.info.run_id)
 
 
 def test_a_trial_holds_what_a_training_holds(searched: Place) -> None:

@@ -15,10 +15,10 @@ from mlflow.exceptions import MlflowException
 from trainings import Trainings
 
 from cartas_mlflow.errors import RegistryError
+from cartas_mlflow.evaluation.confidence import MIN_RECORDS
 from cartas_mlflow.registry.promotion import (
     ANNOUNCEMENT,
     ANNOUNCEMENT_LIFE,
-    MIN_RECORDS,
     Contest,
     Decision,
     champion_of,
