@@ -48,6 +48,9 @@ class ModelSettings(Section):
         "unicamp-dl/ptt5-base-portuguese-vocab", min_length=1, description="id no hub ou pasta local do modelo base"
     )
     revision: OptionalText = Field(None, description="revisão (commit, ramo ou tag) do modelo no hub")
+    tokenizer: OptionalText = Field(
+        None, description="id no hub ou pasta local do tokenizador; none = o que está com o modelo base"
+    )
     fallback: OptionalText = Field(
         "configs/mini.yaml", description="configuração usada quando o modelo base não pode ser obtido; none = erro"
     )

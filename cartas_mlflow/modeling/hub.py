@@ -110,12 +110,13 @@ def ask_hub(settings: ModelSettings) -> None:
         raise BaseUnreachable(settings.name, f"não há conexão com o hub ({type(outcome).__name__})")
 
 
-def fetch_base(settings: ModelSettings, weights: bool) -> Path:
+def fetch_base(settings: ModelSettings, weights: bool, tokenizer: bool = True) -> Path:
     """Bring a base from the hub into its local cache; one form of the weights, and last, so that a cache that has them
     has all.
 
     Args:
         weights: False where settings and tokenizer are enough.
+        tokenizer: whether the repository must have one.
 
     Returns:
         The snapshot's folder.
@@ -136,7 +137,7 @@ def fetch_base(settings: ModelSettings, weights: bool) -> Path:
         commit = folder.name
         info = HfApi().model_info(settings.name, revision=commit, timeout=download.PATIENCE)
         names = {file.rfilename for file in info.siblings or ()}
-        _check_complete(settings.name, names, weights)
+        _check_complete(settings.name, names, weights, tokenizer)
         for name in SMALL_FILES:
             if name in names:
                 fetch(name, commit)
@@ -219,8 +220,8 @@ def _remote_file(repository: str, name: str, commit: str) -> RemoteFile | None:
     return RemoteFile(name, url, told.size, told.etag, blob, lock)
 
 
-def _check_complete(repository: str, names: Collection[str], weights: bool) -> None:
-    lacking = [" ou ".join(TOKENIZER_FILES)] if names.isdisjoint(TOKENIZER_FILES) else []
+def _check_complete(repository: str, names: Collection[str], weights: bool, tokenizer: bool) -> None:
+    lacking = [" ou ".join(TOKENIZER_FILES)] if tokenizer and names.isdisjoint(TOKENIZER_FILES) else []
     if weights and names.isdisjoint(WEIGHT_FILES):
         lacking.insert(0, f"{WEIGHT_FILES[0]} ou {WEIGHT_FILES[2]}")
     if lacking:

@@ -196,7 +196,7 @@ class ReadingGenerator(PythonModel):
         name, revision = self.served.base_name, self.served.base_revision
         if "base" in context.artifacts:
             return BaseLocation(name, Path(context.artifacts["base"]), "folder", revision)
-        return find_base(ModelSettings(name=name, revision=revision, fallback=None))
+        return find_base(ModelSettings(name=name, revision=revision, fallback=None), tokenizer=False)
 
 
 def open_folder(adapter: Path, engine: str = "pytorch", device: str = "auto") -> ReadingGenerator:

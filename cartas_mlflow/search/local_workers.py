@@ -24,6 +24,8 @@ class LocalWorkers:
 
     def start(self, count: int, config_path: str, overrides: Mapping[str, Any]) -> None:
         """Start so many; each loads its own base and joins the study by its name."""
+        import torch
+
         own = {key: value for key, value in overrides.items() if key not in {"workers", "search.workers"}}
         words = [f"--{key}={value}" for key, value in own.items()]
         command = [sys.executable, "-m", "cartas_mlflow", "tune", "--config", str(config_path), *words]
@@ -31,6 +33,9 @@ class LocalWorkers:
         environment.setdefault("OMP_NUM_THREADS", str(threads_per_worker(count + 1)))
         for number in range(2, count + 2):
             log = self.folder / f"trabalhador-{number}.log"
+            gpu = gpu_of_worker(number, torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+            if gpu is not None:
+                environment["CUDA_VISIBLE_DEVICES"] = gpu
             with log.open("wb") as stream:
                 # A session of its own: the terminal's Ctrl+C reaches this process alone, which passes it on.
                 self.processes[number] = subprocess.Popen(
@@ -59,6 +64,19 @@ class LocalWorkers:
         for number, process in self.processes.items():
             if process.wait() != 0:
                 say(f"⚠️ O trabalhador {number} terminou com erro; veja {self.folder / f'trabalhador-{number}.log'}")
+
+
+def gpu_of_worker(number: int, gpus: int, visible: str | None) -> str | None:
+    """What ``CUDA_VISIBLE_DEVICES`` is for worker ``number`` (from 1, who takes the first GPU); None: as it is.
+
+    Args:
+        gpus: how many there are; more workers than GPUs share them in turns.
+        visible: what it is now, where it is set.
+    """
+    if gpus < 2:
+        return None
+    names = visible.split(",") if visible else [str(index) for index in range(gpus)]
+    return names[(number - 1) % gpus]
 
 
 def threads_per_worker(workers: int) -> int:

@@ -16,7 +16,7 @@ from cartas_mlflow import config as config_module
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.modeling import base as base_module
 from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
-from cartas_mlflow.modeling.loading import Quantization, choose_quantization, load_base, load_tokenizer
+from cartas_mlflow.modeling.loading import check_vocabulary, load_base, load_tokenizer, read_config
 from cartas_mlflow.settings import ModelSettings
 
 
@@ -147,7 +147,8 @@ def test_weights_are_loaded_in_float32_whatever_the_folder_says(copy_of_base: Pa
         ({"num_layers": 3}, r"Faltam 8 matrizes de pesos em .* \(ex\.: encoder\.block\.2\."),
         ({"d_ff": 192}, "não pôde ser lido"),
         ({"model_type": "inexistente"}, r"não pôde ser lido \(.*inexistente"),
-        ({"model_type": "gpt2", "is_encoder_decoder": False}, "é um modelo gpt2, que não é codificador-decodificador"),
+        ({"model_type": "gpt2", "is_encoder_decoder": False}, "é um modelo gpt2; este projeto treina os da família T5"),
+        ({"model_type": "bart"}, r"é um modelo bart; .* \(t5, mt5, umt5\): indique um deles em model\.name\.$"),
     ],
 )
 def test_a_config_that_does_not_fit_the_weights_is_an_error(
@@ -173,24 +174,40 @@ def test_a_tokenizer_cut_short_is_an_error(copy_of_base: Path) -> None:
         load_tokenizer(copy_of_base)
 
 
-def test_the_fingerprint_is_that_of_the_weights_that_are_loaded(copy_of_base: Path, tiny_base: Path) -> None:
-    original = folder_location(tiny_base).fingerprint()
-    assert len(original) == 16
-    (copy_of_base / "pytorch_model.bin").write_bytes(b"not loaded: safetensors come first")
-    assert folder_location(copy_of_base).fingerprint() == original
-    weights = bytearray((copy_of_base / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (copy_of_base / "model.safetensors").write_bytes(weights)
-    assert folder_location(copy_of_base).fingerprint() != original
+def test_a_vocabulary_smaller_than_the_tokenizer_s_is_told_before_anything_trains(copy_of_base: Path) -> None:
+    location, tokenizer = folder_location(copy_of_base), load_tokenizer(copy_of_base)
+    check_vocabulary(location, read_config(location), tokenizer)
+    file = copy_of_base / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "vocab_size": 64}))
+    message = r"^O tokenizador tem \d+ peças e o modelo base só 64: .*; confira model\.name e model\.tokenizer\.$"
+    with pytest.raises(BaseModelError, match=message):
+        check_vocabulary(location, read_config(location), tokenizer)
 
 
-def test_quantization_auto_means_cuda_only() -> None:
-    assert choose_quantization(settings(quantization="auto"), "cpu", "bfloat16") is None
-    assert choose_quantization(settings(quantization="false"), "cuda", "bfloat16") is None
-    assert choose_quantization(settings(quantization="true"), "cpu", "float32") == Quantization("nf4", True, "float32")
-    chosen = choose_quantization(settings(double_quantization=False), "cuda", "bfloat16")
-    assert chosen == Quantization("nf4", False, "bfloat16")
-    assert chosen.description == "4-bit (nf4, cálculo em bfloat16)"
+# A tokenizer from elsewhere
+
+
+def test_a_tokenizer_may_come_from_another_folder(tiny_base: Path, copy_of_base: Path) -> None:
+    for name in ("tokenizer.json", "spiece.model"):
+        (copy_of_base / name).unlink(missing_ok=True)
+    with pytest.raises(BaseModelError, match=r"copie o modelo base completo, ou indique .* em model\.tokenizer\.$"):
+        find_base(settings(name=str(copy_of_base)))
+    found = find_base(settings(name=str(copy_of_base), tokenizer=str(tiny_base)))
+    assert (found.folder, found.tokenizer_folder) == (copy_of_base, tiny_base)
+    assert find_base(settings(name=str(copy_of_base)), tokenizer=False).tokenizer_folder == copy_of_base
+    for file in tiny_base.iterdir():  # nothing but the tokenizer's own files is asked of it
+        if "token" in file.name:
+            shutil.copy(file, copy_of_base.parent)
+    assert find_base(settings(name=str(copy_of_base), tokenizer=str(copy_of_base.parent))).tokenizer is not None
+
+
+def test_a_tokenizer_that_is_not_there_is_named_by_its_own_setting(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"^A pasta do tokenizador \./nada não existe; confira model\.tokenizer"):
+        find_base(settings(name=str(tiny_base), tokenizer="./nada"))
+    with pytest.raises(
+        BaseModelError, match=r"não tem tokenizer\.json ou spiece\.model; copie o tokenizador completo\.$"
+    ):
+        find_base(settings(name=str(tiny_base), tokenizer=str(tmp_path)))
 
 
 def folder_location(folder: Path) -> BaseLocation:

@@ -72,7 +72,7 @@ def test_bfloat16_forced_on_hardware_that_emulates_it_is_warned_of() -> None:
 
 
 def test_float16_is_only_forced_and_always_warned_of() -> None:
-    assert choose_precision("auto", machine("cuda")).dtype != "float16"
+    assert choose_precision("auto", machine("cuda"), never_asked).dtype != "float16"
     forced = choose_precision("float16", machine("cuda", bfloat16=True), never_asked)
     assert forced.dtype == "float16"
     assert forced.warning.startswith("float16 com T5 estoura o alcance do formato e costuma dar NaN")
