@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cartas_mlflow.modeling.engine import FastEngine
 
+PASS = ("leitura gerada por vez", "leituras geradas por vez")
 SMALLER_EVALUATION = "use um generation.num_beams ou generation.max_new_tokens menor, ou training.device=cpu"
 
 
@@ -72,7 +73,7 @@ def generate_texts(
                         raise
                     ids = None  # what the error's traceback holds goes with it
                 if ids is None:
-                    batch_size = halve(len(chosen), "leituras geradas por vez", SMALLER_EVALUATION)
+                    batch_size = halve(len(chosen), PASS, SMALLER_EVALUATION)
                     continue
                 start += len(chosen)
                 places = [index * sequences + number for index in chosen for number in range(sequences)]

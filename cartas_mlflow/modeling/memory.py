@@ -162,11 +162,11 @@ def needs_checkpointing(requested: str, hardware: Hardware, example_bytes: float
     return example_bytes > TRAINING_SHARE * hardware.free_memory * GIB
 
 
-def halve(size: int, what: str, mend: str) -> int:
+def halve(size: int, what: tuple[str, str], mend: str) -> int:
     """The size to go on with after a lack of memory, said on the console.
 
     Args:
-        what: Portuguese, what there are ``size`` of at once.
+        what: Portuguese, what there are ``size`` of at once: one of it, and more.
         mend: Portuguese, what the user can do where there is nothing left to halve.
 
     Raises:
@@ -175,9 +175,9 @@ def halve(size: int, what: str, mend: str) -> int:
     from cartas_mlflow.console import say
 
     if size == 1:
-        raise OutOfMemory(f"A memória não bastou nem com 1 {what}; {mend}.")
+        raise OutOfMemory(f"A memória não bastou nem com 1 {what[0]}; {mend}.")
     release_memory()
-    say(f"⚠️ A memória não bastou com {size} {what}; continuando com {size // 2}")
+    say(f"⚠️ A memória não bastou com {size} {what[1]}; continuando com {size // 2}")
     return size // 2
 
 

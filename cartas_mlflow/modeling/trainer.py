@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+PASS = ("exemplo por passagem", "exemplos por passagem")
 SMALLER_TRAINING = "use training.gradient_checkpointing=true, model.quantization=true ou um modelo base menor"
 
 
@@ -131,7 +132,7 @@ class ReadingTrainer(Seq2SeqTrainer):
             size = len(piece["labels"])
             loss = self._try_piece(model, piece, num_items_in_batch)
             if loss is None:
-                self.examples_at_once = halve(size, "exemplos por passagem", SMALLER_TRAINING)
+                self.examples_at_once = halve(size, PASS, SMALLER_TRAINING)
             else:
                 losses.append(loss)
                 start += size

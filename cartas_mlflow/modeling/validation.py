@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
+PASS = ("texto por vez na perda de validação", "textos por vez na perda de validação")
 LOSS_BATCH = 16
 """Texts per forward pass of the validation loss, at most: 70 at once take 1.4 to 1.6 times as long on a CPU (with 9.4
 and 222.9 million parameters) and a GiB more for their logits. Generation, which keeps none, likes larger batches."""
@@ -138,7 +139,7 @@ def validation_loss(
         except (MemoryError, RuntimeError) as error:
             if not is_lack_of_memory(error):
                 raise
-        batch_size = halve(len(rows), "textos por vez na perda de validação", SMALLER_EVALUATION)
+        batch_size = halve(len(rows), PASS, SMALLER_EVALUATION)
     model.train(was_training)
     return mean.take()
 

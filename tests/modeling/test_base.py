@@ -179,7 +179,7 @@ def test_a_vocabulary_smaller_than_the_tokenizer_s_is_told_before_anything_train
     check_vocabulary(location, read_config(location), tokenizer)
     file = copy_of_base / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "vocab_size": 64}))
-    message = r"^O tokenizador tem \d+ peças e o modelo base só 64: .*; confira model\.name e model\.tokenizer\.$"
+    message = r"^O tokenizador tem \d+ peças e o modelo .* só 64: .*; confira model\.name e model\.tokenizer\.$"
     with pytest.raises(BaseModelError, match=message):
         check_vocabulary(location, read_config(location), tokenizer)
 
