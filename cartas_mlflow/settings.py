@@ -105,7 +105,7 @@ class TrainingSettings(Section):
 
 
 class EarlyStoppingSettings(Section):
-    metric: Literal["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "loss"] = Field(
+    metric: Literal["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "prompt_fit", "loss"] = Field(
         "rougeL", description="métrica de validação que escolhe a melhor época"
     )
     patience: int = Field(4, ge=0, le=10_000, description="épocas sem melhora até parar; 0 = nunca parar antes")
@@ -179,7 +179,7 @@ class SearchSettings(Section):
         None, description="nome do estudo; quem usa o mesmo nome busca junto; none = o nome do experimento"
     )
     trials: int = Field(20, ge=1, le=100_000, description="tentativas do estudo, somados todos os trabalhadores")
-    metric: Literal["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "loss"] = Field(
+    metric: Literal["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "prompt_fit", "loss"] = Field(
         "chrf", description="métrica de validação que a busca melhora; também escolhe a época de cada tentativa"
     )
     sampler: Literal["tpe", "random", "gp", "cmaes"] = Field("tpe", description="como novas tentativas são escolhidas")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cartas_mlflow.modeling.hardware import is_lack_of_memory
-from cartas_mlflow.modeling.memory import halve
+from cartas_mlflow.modeling.memory import in_pieces
 from cartas_mlflow.settings import GenerationSettings
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -58,24 +56,21 @@ def generate_texts(
     fast = engine if engine is not None and engine.writes_the_same(settings) else None
     texts: list[str] = [""] * len(encoded) * sequences
     was_training = model.training
+
+    def write(start: int, stop: int) -> tuple[list[int], Any]:
+        chosen = order[start:stop]
+        inputs = [encoded[index] for index in chosen]
+        if fast is not None:
+            return chosen, fast.generate(inputs, settings, sequences)
+        batch = tokenizer.pad({"input_ids": inputs}, return_tensors="pt")
+        return chosen, model.generate(**batch.to(model.device), generation_config=config)
+
     model.eval()
     try:
         with torch.inference_mode(), torch.random.fork_rng(enabled=settings.do_sample):
             if settings.do_sample:
                 torch.manual_seed(settings.seed)
-            start = 0
-            while start < len(order):
-                chosen = order[start : start + batch_size]
-                try:
-                    ids = _generate(model, tokenizer, [encoded[index] for index in chosen], config, fast, settings)
-                except (MemoryError, RuntimeError) as error:
-                    if not is_lack_of_memory(error):
-                        raise
-                    ids = None  # what the error's traceback holds goes with it
-                if ids is None:
-                    batch_size = halve(len(chosen), PASS, SMALLER_EVALUATION)
-                    continue
-                start += len(chosen)
+            for chosen, ids in in_pieces(len(order), batch_size, write, PASS, SMALLER_EVALUATION):
                 places = [index * sequences + number for index in chosen for number in range(sequences)]
                 for place, text in zip(places, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
                     texts[place] = text.strip()
@@ -84,20 +79,6 @@ def generate_texts(
     finally:
         model.train(was_training)
     return texts
-
-
-def _generate(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    inputs: list[list[int]],
-    config: GenerationConfig,
-    fast: FastEngine | None,
-    settings: GenerationSettings,
-) -> Sequence[Sequence[int]] | torch.Tensor:
-    if fast is not None:
-        return fast.generate(inputs, settings, config.num_return_sequences)
-    batch = tokenizer.pad({"input_ids": inputs}, return_tensors="pt")
-    return model.generate(**batch.to(model.device), generation_config=config)
 
 
 def decoding_config(model: PreTrainedModel | PeftModel, settings: GenerationSettings) -> GenerationConfig:

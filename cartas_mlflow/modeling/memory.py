@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cartas_mlflow.errors import OutOfMemory
 from cartas_mlflow.modeling.chunked_loss import CHUNK_ROWS
-from cartas_mlflow.modeling.hardware import Hardware
+from cartas_mlflow.modeling.hardware import Hardware, is_lack_of_memory
 from cartas_mlflow.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+Result = TypeVar("Result")
 GIB = 2**30
 LIBRARIES = 0.7 * GIB
 """What PyTorch, transformers and MLflow take of the machine's memory before any model; on a GPU its own context."""
@@ -179,6 +181,35 @@ def halve(size: int, what: tuple[str, str], mend: str) -> int:
     release_memory()
     say(f"⚠️ A memória não bastou com {size} {what[1]}; continuando com {size // 2}")
     return size // 2
+
+
+def in_pieces(
+    count: int, size: int, work: Callable[[int, int], Result], what: tuple[str, str], mend: str
+) -> Iterator[Result]:
+    """Yield ``work(start, stop)`` of piece after piece, ``size`` long, and half as long from where the memory lacks.
+
+    Args:
+        count: of everything that there is to do.
+        what, mend: see :func:`halve`.
+
+    Raises:
+        OutOfMemory: there is not enough for one.
+    """
+    start = 0
+    while start < count:
+        stop = min(start + size, count)
+        lacking = False
+        try:
+            result = work(start, stop)
+        except (MemoryError, RuntimeError) as error:
+            if not is_lack_of_memory(error):
+                raise
+            lacking = True
+        if lacking:  # outside of the handler: the error's traceback keeps the piece's tensors alive
+            size = halve(stop - start, what, mend)
+            continue
+        yield result
+        start = stop
 
 
 def release_memory() -> None:

@@ -27,6 +27,7 @@ from cartas_mlflow.files import seal
 from cartas_mlflow.modeling.chunked_loss import head_deferred, summed_cross_entropy
 from cartas_mlflow.modeling.dropout import cheapen_dropout
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
+from cartas_mlflow.modeling.likelihood import reading_collator
 from cartas_mlflow.modeling.memory import halve
 from cartas_mlflow.modeling.precision import fast_products
 from cartas_mlflow.modeling.validation import (
@@ -35,7 +36,6 @@ from cartas_mlflow.modeling.validation import (
     TokenMean,
     ValidationSet,
     evaluate_model,
-    reading_collator,
 )
 from cartas_mlflow.settings import ExperimentConfig
 
@@ -165,6 +165,7 @@ class ReadingTrainer(Seq2SeqTrainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> dict[str, float]:
         """Evaluate on the validation set, log, tell the callbacks. ``epoch_train_loss``: mean since the last time."""
+        # The generated readings' fit costs as much as that of the real ones, and the curve of one is enough
         evaluation = evaluate_model(
             self.model,
             self.processing_class,
@@ -172,6 +173,7 @@ class ReadingTrainer(Seq2SeqTrainer):
             self.config,
             self.score,
             batch_size=self.evaluation_batch,
+            fit_generated=False,
         )
         self.last_evaluation = evaluation
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in evaluation.metrics.items()}

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import DataCollatorForSeq2Seq
 
 from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL
 from cartas_mlflow.modeling.generation import SMALLER_EVALUATION, generate_texts
-from cartas_mlflow.modeling.hardware import is_lack_of_memory
-from cartas_mlflow.modeling.memory import halve
+from cartas_mlflow.modeling.likelihood import prompt_fit, reading_collator
+from cartas_mlflow.modeling.memory import in_pieces
 from cartas_mlflow.modeling.precision import exact_products
 from cartas_mlflow.settings import ExperimentConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 PASS = ("texto por vez na perda de validação", "textos por vez na perda de validação")
@@ -37,6 +36,10 @@ class ValidationSet:
 
     prompts: Sequence[str]
     encoded: Dataset
+    texts: Sequence[str] = ()
+    """The real readings; needed with ``rivals``."""
+    rivals: Sequence[Sequence[str]] = ()
+    """For each prompt the same with each other card; none where there is nothing to tell apart."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,16 @@ def evaluate_model(
     *,
     batch_size: int,
     on_progress: Callable[[int], None] | None = None,
+    fit_generated: bool = True,
 ) -> Evaluation:
-    """Teacher-forced loss, generated texts and their metrics. All products are exact float32.
+    """Teacher-forced loss, generated texts and their metrics; with rivals also ``prompt_fit``. Exact float32 products.
 
     Args:
         batch_size: texts generated at once.
+        fit_generated: whether the generated readings' fit is measured too (``generated_prompt_fit``).
     """
     started = time.perf_counter()
+    limit = config.data.max_length
     with exact_products():
         loss = validation_loss(model, tokenizer, validation.encoded, min(batch_size, LOSS_BATCH))
         texts = generate_texts(
@@ -102,15 +108,22 @@ def evaluate_model(
             validation.prompts,
             config.generation,
             batch_size=batch_size,
-            max_length=config.data.max_length,
+            max_length=limit,
             on_progress=on_progress,
         )
-    return Evaluation({"loss": loss, **score(texts)}, tuple(texts), time.perf_counter() - started)
-
-
-def reading_collator(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | PeftModel) -> DataCollatorForSeq2Seq:
-    """Pads prompts and targets to the longest of the batch, each for itself."""
-    return DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED_LABEL)
+        metrics = {"loss": loss, **score(texts)}
+        fitted = {"prompt_fit": validation.texts} | ({"generated_prompt_fit": texts} if fit_generated else {})
+        for name, readings in fitted.items() if validation.rivals else ():
+            metrics[name] = prompt_fit(
+                model,
+                tokenizer,
+                readings,
+                validation.prompts,
+                validation.rivals,
+                batch_size=LOSS_BATCH,
+                max_length=limit,
+            )
+    return Evaluation(metrics, tuple(texts), time.perf_counter() - started)
 
 
 def validation_loss(
@@ -128,25 +141,17 @@ def validation_loss(
     mean, was_training = TokenMean(), model.training
     lengths = list(encoded["length"])
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
+
+    def batch_loss(start: int, stop: int) -> tuple[float, int]:
+        rows = [encoded[index] for index in order[start:stop]]
+        batch = collator([{key: row[key] for key in MODEL_INPUTS} for row in rows]).to(model.device)
+        labels = batch.pop("labels")
+        total, tokens = summed_loss(inner(**batch).logits, labels)
+        return total.item(), int(tokens)
+
     model.eval()
-    start = 0
-    while start < len(order):
-        rows = [encoded[index] for index in order[start : start + batch_size]]
-        try:
-            mean.add(*_batch_loss(inner, collator([{key: row[key] for key in MODEL_INPUTS} for row in rows])))
-            start += batch_size
-            continue
-        except (MemoryError, RuntimeError) as error:
-            if not is_lack_of_memory(error):
-                raise
-        batch_size = halve(len(rows), PASS, SMALLER_EVALUATION)
+    with torch.no_grad():
+        for total, tokens in in_pieces(len(order), batch_size, batch_loss, PASS, SMALLER_EVALUATION):
+            mean.add(total, tokens)
     model.train(was_training)
     return mean.take()
-
-
-@torch.no_grad()
-def _batch_loss(model: PreTrainedModel, batch: BatchEncoding) -> tuple[float, int]:
-    batch = batch.to(model.device)
-    labels = batch.pop("labels")
-    total, tokens = summed_loss(model(**batch).logits, labels)
-    return total.item(), int(tokens)

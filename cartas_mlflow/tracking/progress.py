@@ -50,7 +50,8 @@ class Progress(TrainerCallback):
             f"  Eval ROUGE-L: {metrics['eval_rougeL']:.4f}\n"
             f"  Eval BLEU: {metrics['eval_bleu']:.4f}"
             f"   (chrF: {metrics['eval_chrf']:.4f})\n"
-            f"  Tempo: {duration(elapsed)}; restam cerca de {duration(per_epoch * (self.epochs - epoch))}"
+            + (f"  Prompt fit: {metrics['eval_prompt_fit']:.4f}\n" if "eval_prompt_fit" in metrics else "")
+            + f"  Tempo: {duration(elapsed)}; restam cerca de {duration(per_epoch * (self.epochs - epoch))}"
         )
         if not self.estimate_shown:
             self.estimate_shown = True

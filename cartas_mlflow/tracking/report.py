@@ -13,6 +13,8 @@ METRIC_TITLES = {
     "chrf": "chrF",
     "bleu": "BLEU",
     "loss": "Perda",
+    "prompt_fit": "Leituras reais que cabem no seu pedido",
+    "generated_prompt_fit": "Leituras geradas que cabem no seu pedido",
     "copied_share": "Leituras com trecho copiado",
     "longest_copied_run": "Maior trecho copiado (palavras)",
 }
@@ -61,6 +63,8 @@ def results_table(final: Mapping[str, float], baselines: Mapping[str, Mapping[st
     columns = {"Modelo ajustado": final, **baselines}
     lines = ["| Métrica | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
     for name, title in METRIC_TITLES.items():
+        if name.endswith("prompt_fit") and name not in final:  # the prompts tell no cards apart
+            continue
         cells = (metric_text(name, values[name]) if name in values else "n/d" for values in columns.values())
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -90,6 +94,6 @@ def epochs_text(number: int) -> str:
 
 def metric_text(name: str, value: float) -> str:
     """A metric as a table shows it: a share in per cent, words whole, the others with four places."""
-    if name == "copied_share":
+    if name in {"copied_share", "prompt_fit", "generated_prompt_fit"}:
         return f"{decimal(100 * value, 1)} %"
     return str(round(value)) if name == "longest_copied_run" else decimal(value, 4)

@@ -196,7 +196,13 @@ def fit(
 
 
 def _validation_set(setup: Setup) -> ValidationSet:
-    return ValidationSet(setup.data.prompts(setup.data.split.validation), setup.encoded.validation.dataset)
+    data, records = setup.data, setup.data.split.validation
+    return ValidationSet(
+        data.prompts(records),
+        setup.encoded.validation.dataset,
+        [record.texto for record in records],
+        data.rivals(records),
+    )
 
 
 def _is_better(metrics: Mapping[str, float], best: float | None, config: ExperimentConfig) -> bool:

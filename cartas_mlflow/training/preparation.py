@@ -16,7 +16,7 @@ from cartas_mlflow.data.oddities import count_words, describe_oddities, listed
 from cartas_mlflow.data.prompts import make_prompt, prompt_template
 from cartas_mlflow.data.records import Record, Records, load_records
 from cartas_mlflow.data.splitting import Split, split_records
-from cartas_mlflow.errors import BaseModelError
+from cartas_mlflow.errors import BaseModelError, SettingError
 from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
 from cartas_mlflow.modeling.loading import (
@@ -63,6 +63,16 @@ class PreparedData:
 
     def prompts(self, records: tuple[Record, ...]) -> list[str]:
         return [make_prompt(self.template, record) for record in records]
+
+    def rivals(self, records: tuple[Record, ...]) -> list[list[str]]:
+        """For each record its prompt with each other card of the table; empty if the prompts tell no cards apart."""
+        cards = sorted({record.carta for record in self.records.rows})
+        if len(cards) < 2 or "{carta}" not in self.template:
+            return []
+        return [
+            self.prompts(tuple(replace(record, carta=card) for card in cards if card != record.carta))
+            for record in records
+        ]
 
 
 @dataclass(frozen=True)
@@ -205,6 +215,12 @@ def split_data(config: ExperimentConfig, records: Records) -> PreparedData:
     if split.unseen:
         say(f"⚠️ Só na validação, porque todas as cartas têm uma leitura só: {listed(split.unseen)}")
     data = PreparedData(records, split, template)
+    if config.early_stopping.metric == "prompt_fit" and not data.rivals(split.validation[:1]):
+        raise SettingError(
+            "prompt_fit mede se a leitura é mais provável com a sua carta do que com as outras, e aqui os pedidos não "
+            "distinguem cartas; escolha outra métrica (early_stopping.metric ou search.metric), ou use {carta} em "
+            "data.template."
+        )
     say(f"Exemplo de pedido: {data.prompts(split.train[:1])[0]}")
     return data
 

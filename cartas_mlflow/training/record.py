@@ -267,6 +267,8 @@ def _say_result(session: Session, facts: ReportFacts) -> None:
     say(f"📊 ROUGE-L Final: {final['rougeL']:.4f} (qualidade {facts.quality['rougeL']})")
     say(f"📊 BLEU Final: {final['bleu']:.4f} (qualidade {facts.quality['bleu']})")
     say(f"📊 chrF Final: {final['chrf']:.4f}")
+    if "prompt_fit" in final:
+        say(f"📊 Prompt fit Final: {final['prompt_fit']:.4f}")
     say(f"📊 Loss Final: {final['loss']:.4f}")
     say(f"📊 Leituras com trecho copiado do treino: {decimal(100 * final['copied_share'], 1)} %")
     for finding in facts.findings:

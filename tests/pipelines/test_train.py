@@ -25,7 +25,7 @@ from cartas_mlflow.training import record as training_record
 
 pytestmark = pytest.mark.slow
 
-GENERATED_METRICS = (*METRIC_NAMES, "copied_share", "longest_copied_run")
+GENERATED_METRICS = (*METRIC_NAMES, "copied_share", "longest_copied_run", "prompt_fit")
 REPORT_KEYS = {
     "hardware_info": {"gpu", "vram", "cuda_version"},
     "dataset_info": {"total_samples", "train_samples", "val_samples", "unique_cartas", "avg_text_length"},

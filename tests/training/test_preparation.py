@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cartas_mlflow.config import load_config
+from cartas_mlflow.errors import SettingError
 from cartas_mlflow.training.preparation import (
     LoadedBase,
     PreparedData,
@@ -65,6 +66,24 @@ def test_what_was_dropped_is_told_with_its_lines(tmp_path: Path, said: list[str]
         "⚠️ 2 leituras têm um texto que aparece em mais de um registro (mantidas)",
         "Dados após validação/limpeza: 13 registros válidos",
     ]
+
+
+def test_a_readings_rivals_are_its_prompt_with_each_other_card(tmp_path: Path) -> None:
+    rows = [reading(card, number) for card in ("O Sol", "A Lua", "A Torre") for number in range(4)]
+    data = prepared(write_table(tmp_path / "t.csv", rows), **{"data.template": "{carta}, {tema}"})
+    record = next(record for record in data.split.train if record.carta == "O Sol")
+    assert data.rivals((record,)) == [[f"A Lua, {record.tema}", f"A Torre, {record.tema}"]]
+
+
+@pytest.mark.parametrize(
+    ("cards", "template"), [(("O Sol",), "{carta}, {tema}"), (("O Sol", "A Lua"), "Leitura sobre {tema}")]
+)
+def test_prompts_that_tell_no_cards_apart_have_no_fit(tmp_path: Path, cards: tuple[str, ...], template: str) -> None:
+    table = write_table(tmp_path / "t.csv", [reading(card, number) for card in cards for number in range(12)])
+    data = prepared(table, **{"data.template": template})
+    assert data.rivals(data.split.validation) == []
+    with pytest.raises(SettingError, match=r"^prompt_fit mede .* não distinguem cartas; escolha outra"):
+        prepared(table, **{"data.template": template, "early_stopping.metric": "prompt_fit"})
 
 
 def test_long_lists_of_lines_are_cut(tmp_path: Path, said: list[str]) -> None:

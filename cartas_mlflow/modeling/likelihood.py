@@ -1,0 +1,102 @@
+"""How likely a text is under a prompt; and ``prompt_fit``: whether the model hears what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import DataCollatorForSeq2Seq
+
+from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL
+from cartas_mlflow.modeling.generation import SMALLER_EVALUATION
+from cartas_mlflow.modeling.memory import in_pieces
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PASS = ("texto por vez na medida do pedido", "textos por vez na medida do pedido")
+
+
+def reading_collator(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | PeftModel) -> DataCollatorForSeq2Seq:
+    """Pads prompts and targets to the longest of the batch, each for itself."""
+    return DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED_LABEL)
+
+
+def prompt_fit(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    prompts: Sequence[str],
+    rivals: Sequence[Sequence[str]],
+    *,
+    batch_size: int,
+    max_length: int,
+) -> float:
+    """Share of the texts that are likelier under their own prompt than under every rival of it, 0 to 1.
+
+    Chance is about 1 / (1 + rivals of a text). Teacher-forced, in float32. A text is out at the first rival that does
+    as well, so the rivals are tried in rounds of 1, 2, 4, … for the texts that are left: a model that hears nothing is
+    soon found out, and one that hears well has paid for the proof.
+
+    Args:
+        rivals: for each text the prompts that ask for something else; none for a text counts as a text that fits.
+        batch_size: texts per forward pass.
+        max_length: limit of prompt and text in tokens, ``</s>`` included.
+
+    Raises:
+        ValueError: no texts, or not a prompt and a list of rivals for each.
+    """
+    if not texts or not len(texts) == len(prompts) == len(rivals):
+        raise ValueError(f"{len(texts)} texts, {len(prompts)} prompts, {len(rivals)} lists of rivals")
+
+    def likelihoods(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return log_likelihoods(model, tokenizer, pairs, batch_size=batch_size, max_length=max_length)
+
+    own = likelihoods(list(zip(prompts, texts, strict=True)))
+    left, tried, size = list(range(len(texts))), 0, 1
+    while pending := [index for index in left if len(rivals[index]) > tried]:
+        round_pairs = [(index, prompt) for index in pending for prompt in rivals[index][tried : tried + size]]
+        found = likelihoods([(prompt, texts[index]) for index, prompt in round_pairs])
+        beaten = {index for (index, _), value in zip(round_pairs, found, strict=True) if value >= own[index]}
+        left = [index for index in left if index not in beaten]
+        tried, size = tried + size, 2 * size
+    return len(left) / len(texts)
+
+
+def log_likelihoods(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    batch_size: int,
+    max_length: int,
+) -> list[float]:
+    """log p(text | prompt) in nats, end marker included, of each (prompt, text), in their order."""
+    from peft import PeftModel
+
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    limits = {"truncation": True, "max_length": max_length}
+    asked = tokenizer([prompt for prompt, _ in pairs], **limits)["input_ids"]
+    answers = tokenizer(text_target=[text for _, text in pairs], **limits)["input_ids"]
+    collator = reading_collator(tokenizer, model)
+    order = sorted(range(len(pairs)), key=lambda index: (len(answers[index]), len(asked[index])))
+    values, was_training = [0.0] * len(pairs), model.training
+
+    def measure(start: int, stop: int) -> tuple[list[int], list[float]]:
+        rows = order[start:stop]
+        batch = collator([{"input_ids": asked[row], "labels": answers[row]} for row in rows]).to(model.device)
+        labels = batch.pop("labels")
+        logits = inner(**batch).logits.float()
+        losses = cross_entropy(logits.mT, labels, ignore_index=IGNORED_LABEL, reduction="none").sum(dim=1)
+        return rows, losses.tolist()
+
+    model.eval()
+    with torch.no_grad():
+        for rows, losses in in_pieces(len(order), batch_size, measure, PASS, SMALLER_EVALUATION):
+            for row, loss in zip(rows, losses, strict=True):
+                values[row] = -loss
+    model.train(was_training)
+    return values
