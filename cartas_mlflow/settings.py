@@ -130,6 +130,9 @@ class EvaluationSettings(Section):
     batch_size: AutoOrCount = Field(
         "auto", description="leituras geradas por vez; auto = até 128, as que cabem na memória com os seus feixes"
     )
+    prompt_fit: Literal["final", "epoch", "none"] = Field(
+        "final", description="quando medir se a leitura cabe no pedido: antes e no fim, também a cada época, ou nunca"
+    )
     every_epochs: int = Field(1, ge=1, le=10_000, description="épocas entre avaliações")
     copied_words: int = Field(
         12, ge=2, le=1000, description="palavras seguidas de um texto de treino que contam como cópia"

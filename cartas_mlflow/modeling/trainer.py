@@ -165,7 +165,6 @@ class ReadingTrainer(Seq2SeqTrainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> dict[str, float]:
         """Evaluate on the validation set, log, tell the callbacks. ``epoch_train_loss``: mean since the last time."""
-        # The generated readings' fit costs as much as that of the real ones, and the curve of one is enough
         evaluation = evaluate_model(
             self.model,
             self.processing_class,
@@ -173,7 +172,7 @@ class ReadingTrainer(Seq2SeqTrainer):
             self.config,
             self.score,
             batch_size=self.evaluation_batch,
-            fit_generated=False,
+            final=False,
         )
         self.last_evaluation = evaluation
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in evaluation.metrics.items()}

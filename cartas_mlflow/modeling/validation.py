@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+PROMPT_FIT = "prompt_fit"
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 PASS = ("texto por vez na perda de validação", "textos por vez na perda de validação")
 LOSS_BATCH = 16
@@ -90,13 +91,13 @@ def evaluate_model(
     *,
     batch_size: int,
     on_progress: Callable[[int], None] | None = None,
-    fit_generated: bool = True,
+    final: bool = True,
 ) -> Evaluation:
-    """Teacher-forced loss, generated texts and their metrics; with rivals also ``prompt_fit``. Exact float32 products.
+    """Teacher-forced loss, generated texts and their metrics; with rivals ``prompt_fit`` too. Exact float32 products.
 
     Args:
         batch_size: texts generated at once.
-        fit_generated: whether the generated readings' fit is measured too (``generated_prompt_fit``).
+        final: not one of many: ``evaluation.prompt_fit=final`` wants the fit then, and the generated readings' as well.
     """
     started = time.perf_counter()
     limit = config.data.max_length
@@ -112,18 +113,26 @@ def evaluate_model(
             on_progress=on_progress,
         )
         metrics = {"loss": loss, **score(texts)}
-        fitted = {"prompt_fit": validation.texts} | ({"generated_prompt_fit": texts} if fit_generated else {})
-        for name, readings in fitted.items() if validation.rivals else ():
+        for name in wanted_fits(config, final) if validation.rivals else ():
             metrics[name] = prompt_fit(
                 model,
                 tokenizer,
-                readings,
+                validation.texts if name == PROMPT_FIT else texts,
                 validation.prompts,
                 validation.rivals,
                 batch_size=LOSS_BATCH,
                 max_length=limit,
             )
     return Evaluation(metrics, tuple(texts), time.perf_counter() - started)
+
+
+def wanted_fits(config: ExperimentConfig, final: bool) -> list[str]:
+    """Which fits an evaluation measures: a reading costs up to as many forward passes as there are cards."""
+    asked = config.evaluation.prompt_fit
+    chooses = config.early_stopping.metric == PROMPT_FIT
+    if final and asked != "none":
+        return [PROMPT_FIT, f"generated_{PROMPT_FIT}"]
+    return [PROMPT_FIT] if chooses or asked == "epoch" else []
 
 
 def validation_loss(

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from readings import settings
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.likelihood import log_likelihoods, prompt_fit
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
+from cartas_mlflow.modeling.validation import wanted_fits
 
 LIMITS = {"batch_size": 3, "max_length": 64}
 CARDS = ("O Sol", "A Lua", "A Torre", "O Mundo", "O Louco", "A Morte", "O Carro")
@@ -63,3 +65,22 @@ def test_a_prompt_that_tells_nothing_apart_fits_nothing(
 def test_texts_without_prompts_are_an_error(base: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
     with pytest.raises(ValueError, match="5 texts, 1 prompts, 0 lists of rivals"):
         prompt_fit(*base, TEXTS, ["O Sol:"], [], **LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "metric", "final", "fits"),
+    [
+        ("final", "chrf", True, ["prompt_fit", "generated_prompt_fit"]),
+        ("final", "chrf", False, []),
+        ("final", "prompt_fit", False, ["prompt_fit"]),
+        ("epoch", "chrf", False, ["prompt_fit"]),
+        ("epoch", "loss", True, ["prompt_fit", "generated_prompt_fit"]),
+        ("none", "chrf", True, []),
+        ("none", "prompt_fit", True, ["prompt_fit"]),
+    ],
+)
+def test_the_fit_is_measured_when_it_was_asked_for_or_chooses_the_epoch(
+    asked: str, metric: str, final: bool, fits: list[str]
+) -> None:
+    config = settings(evaluation__prompt_fit=asked, early_stopping__metric=metric)
+    assert wanted_fits(config, final) == fits
