@@ -20,6 +20,7 @@ from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking.failures import failures_told
+from cartas_mlflow.tracking.metric_names import evaluated
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.progress import progress_bar
 from cartas_mlflow.tracking.report import METRIC_TITLES
@@ -57,7 +58,8 @@ def evaluate(
 
         dataset = run.log_datasets({"evaluation": columns}, records.source, "texto")["evaluation"]
         bounds = {f"{metric}_{end}": getattr(i, end) for metric, i in intervals.items() for end in ("low", "high")}
-        figures = {**score_texts(texts, columns["texto"]), **bounds}
+        measured = {**score_texts(texts, columns["texto"]), **bounds}
+        figures = {evaluated(name): value for name, value in measured.items()}
         if candidate.model_id is None:
             run.log_metrics(figures)
         else:

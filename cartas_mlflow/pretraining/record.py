@@ -19,6 +19,7 @@ from cartas_mlflow.pretraining.corpus import PretrainingCorpus
 from cartas_mlflow.pretraining.session import PretrainingSession
 from cartas_mlflow.pretraining.training import Pretraining, evaluate_continuation, schedule_factor
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.metric_names import STEP_SERIES, held_out
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Watch:
                 metrics |= {f"{name}_{key}": value for key, value in values.items()}
         training.average.swap(training.model)
         self.measured = training.progress.step, metrics
-        self.run.log_metrics(metrics, step=training.progress.step)
+        self.run.log_metrics({held_out(name): value for name, value in metrics.items()}, step=training.progress.step)
         say("  " + "; ".join(f"{title}: {_bits(metrics, name)}" for name, title in _measured(metrics).items()))
         return metrics
 
@@ -100,11 +101,11 @@ class Watch:
         self.losses = []
         self.run.log_metrics(
             {
-                "loss": loss,
-                "learning_rate": settings.matrix_lr * schedule_factor(progress.tokens, settings),
-                "tokens": progress.tokens,
-                "tokens_per_second": pace,
-                "minutes": progress.seconds / 60,
+                STEP_SERIES["loss"]: loss,
+                STEP_SERIES["learning_rate"]: settings.matrix_lr * schedule_factor(progress.tokens, settings),
+                "train/tokens": progress.tokens,
+                "train/tokens_per_second": pace,
+                "train/minutes": progress.seconds / 60,
             },
             step=progress.step,
         )

@@ -13,6 +13,7 @@ from cartas_mlflow.files import parse_table, read_text
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.settings import RECORD_FIELDS, TrackingSettings
+from cartas_mlflow.tracking.metric_names import final, former
 from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, UTILITY_TAG, is_generated_name
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 
@@ -120,18 +121,30 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment:
 
 
 def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
-    """The finished training of the experiment with the highest ``final_<metric>``.
+    """The finished training of the experiment with the highest final figure.
 
     Raises:
         RegistryError: no such experiment, or no finished training in it.
     """
     found = find_experiment(client, experiment)
+    names = (final(metric), former(final(metric)))
+    best = {name: run for name in names if (run := _highest(client, found.experiment_id, name)) is not None}
+    if not best:
+        raise RegistryError(
+            f"O experimento {experiment} não tem nenhum treinamento concluído com modelo; treine um antes, ou indique "
+            "outro em tracking.experiment."
+        )
+    return max(best.items(), key=lambda item: item[1].data.metrics[item[0]])[1]
+
+
+def _highest(client: MlflowClient, experiment_id: str, name: str) -> Run | None:
+    """The finished training, with a model, that has the highest value of a metric."""
     page = None
     while page is None or page.token:
         page = client.search_runs(
-            [found.experiment_id],
-            filter_string=f"metrics.final_{metric} > -1",
-            order_by=[f"metrics.final_{metric} DESC"],
+            [experiment_id],
+            filter_string=f"metrics.`{name}` > -1",
+            order_by=[f"metrics.`{name}` DESC"],
             max_results=100,
             page_token=page.token if page else None,
         )
@@ -140,10 +153,7 @@ def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
             finished = tags.get(OUTCOME_TAG) in FINISHED_OUTCOMES and UTILITY_TAG not in tags
             if finished and logged_model(client, run) is not None:
                 return run
-    raise RegistryError(
-        f"O experimento {experiment} não tem nenhum treinamento concluído com modelo; treine um antes, ou indique "
-        "outro em tracking.experiment."
-    )
+    return None
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run:

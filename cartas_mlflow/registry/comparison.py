@@ -17,6 +17,7 @@ from cartas_mlflow.registry.candidates import validation_table
 from cartas_mlflow.setting_checks import typed
 from cartas_mlflow.settings import RegistrySettings, setting_names
 from cartas_mlflow.tracking.comparison_page import Cell, ComparisonFacts, RunColumn, Writing, WrittenPrompt
+from cartas_mlflow.tracking.metric_names import final, logged
 from cartas_mlflow.tracking.report import METRIC_TITLES, metric_text
 from cartas_mlflow.tracking.run import param_text
 from cartas_mlflow.tracking.store import where_to_look
@@ -90,7 +91,7 @@ def _column(letter: str, run: Run, standing: Standing) -> RunColumn:
     cells = {}
     for metric in METRIC_TITLES:
         interval = standing.values.get(metric)
-        value = run.data.metrics.get(f"final_{metric}") if interval is None else interval.value
+        value = logged(run.data.metrics, final(metric)) if interval is None else interval.value
         if value is None:
             continue
         difference = standing.over_first.get(metric)

@@ -22,6 +22,7 @@ from cartas_mlflow.search.space import Space
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking import metric_names
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.report import METRIC_TITLES
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
@@ -73,7 +74,7 @@ def log_progress(study: SharedStudy, run: SearchRun, since: datetime) -> None:
     counted = {trial.number for trial in trials}
     for end in news:
         if end.first and end.best is not None:
-            run.log_metric(f"best_{metric}", end.best, end.place)
+            run.log_metric(f"search/best_{metric}", end.best, end.place)
         number = end.trial.number
         account = _account(end.trial, metric) if number in counted else f"Tentativa {number}: será refeita"
         say(f"{account} · melhor até aqui: {_value(end.best)}")
@@ -207,7 +208,7 @@ def _log_best_adapter(
     write_text(folder / "split.csv", training_record.split_table(bench.data))
     run.log_file(folder / "split.csv", "data")
     run.log_file(adapter, "adapter")
-    metrics, now = {f"final_{name}": value for name, value in final.metrics.items()}, int(time.time() * 1000)
+    metrics, now = {metric_names.final(name): value for name, value in final.metrics.items()}, int(time.time() * 1000)
     run.log_metrics(metrics, timestamp=now)
     validation = training_record.log_data(run, bench.data)
     if not with_model:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cartas_mlflow.console import decimal, duration, say
-from cartas_mlflow.evaluation.confidence import METRICS
 from cartas_mlflow.evaluation.verdict import Verdict, judge
 from cartas_mlflow.files import write_text
 from cartas_mlflow.tracking.html_report import MetricRow, PageFacts, render_page
+from cartas_mlflow.tracking.metric_names import final
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
 from cartas_mlflow.tracking.report import METRIC_TITLES, ReportFacts, describe_result, metric_text
 from cartas_mlflow.tracking.run import TrackedRun, param_text
@@ -43,8 +43,7 @@ def log_page(
     run.log_file(page, "report")
     run.log_metrics(
         {
-            f"final_{metric}_over_{name}": verdict.against[rival][metric].difference.value
-            for metric in METRICS
+            final(HEADLINE_METRIC, over=name): verdict.against[rival][HEADLINE_METRIC].difference.value
             for name, rival in (("base", UNTUNED), ("lookup", LOOKUP))
         }
     )

@@ -17,6 +17,7 @@ from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.registry.candidates import reading_id
 from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
+from cartas_mlflow.tracking import metric_names
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
 from cartas_mlflow.tracking.report import (
     ReportFacts,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 NOT_LOGGED = ("tracking.", "search.", "pretrain.", "serving.")
 """About this machine; about other trainings; logged by MLflow itself, as the model's configuration."""
-BASELINE_PREFIXES = {"Base sem ajuste": "base", "Consulta": "lookup"}
-"""Portuguese label -> prefix of the metric's name in MLflow."""
 
 
 def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
@@ -69,10 +68,12 @@ def log_data(run: TrackedRun, data: PreparedData) -> Dataset:
 
 
 def log_baselines(run: TrackedRun, baselines: Mapping[str, Mapping[str, float]]) -> None:
-    """What the tuned model has to beat, on the console and as metrics. Keys: those of :data:`BASELINE_PREFIXES`."""
+    """What the tuned model has to beat, on the console and as one table: it is no curve."""
     for label, values in baselines.items():
         say(f"{label}: ROUGE-L {values['rougeL']:.4f}, BLEU {values['bleu']:.4f}, chrF {values['chrf']:.4f}")
-        run.log_metrics({f"{BASELINE_PREFIXES[label]}_{name}": value for name, value in values.items()})
+    names = dict.fromkeys(name for values in baselines.values() for name in values)
+    columns = {name: [values.get(name) for values in baselines.values()] for name in names}
+    run.log_csv({"referência": list(baselines), **columns}, "report/baselines.csv")
 
 
 def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name: str) -> None:
@@ -169,7 +170,7 @@ def log_result(
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
-    metrics = {f"final_{name}": value for name, value in final.metrics.items()}
+    metrics = {metric_names.final(name): value for name, value in final.metrics.items()}
     now = int(time.time() * 1000)
     run.log_metrics(metrics, timestamp=now)
     log_curves(run, result, baselines)
@@ -186,8 +187,8 @@ def log_result(
 
 
 def log_curves(run: TrackedRun, result: Fit, baselines: Mapping[str, Mapping[str, float]]) -> None:
-    """Figures of the training itself, and the pictures of its losses and metrics."""
-    run.log_metrics({"best_epoch": float(result.best_epoch), **result.figures})
+    """Which epoch was the best, and the pictures of the losses and metrics."""
+    run.log_metrics({metric_names.BEST_EPOCH: float(result.best_epoch)})
     run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
     run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
 
