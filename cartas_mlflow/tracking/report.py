@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cartas_mlflow.console import decimal
 
+SHORT, TEXT, LINE = 40, 70, 140
+"""Characters of a prompt or real text, of a generated one, and of a whole line of the description."""
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~])")
 METRIC_TITLES = {
     "rougeL": "ROUGE-L",
     "chrf": "chrF",
@@ -35,6 +40,30 @@ class ReportFacts:
     quality: Mapping[str, str]
     findings: Sequence[str]
     metric_signatures: Mapping[str, str]
+    readings: Sequence[Reading] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was asked, what the tuned model wrote, and what the person had written. ``place``: among its kind."""
+
+    place: str
+    asked: str
+    generated: str
+    real: str
+
+
+def typical_readings(samples: Mapping[str, Sequence[Any]]) -> list[Reading]:
+    """The reading nearest to the real one, the one in the middle and the farthest, by chrF.
+
+    Args:
+        samples: columns pedido, gerado, real and chrf.
+    """
+    order = sorted(range(len(samples["chrf"])), key=lambda row: -samples["chrf"][row])
+    places = {"mais próxima": order[0], "do meio": order[len(order) // 2], "mais distante": order[-1]}
+    return [
+        Reading(place, *(samples[name][row] for name in ("pedido", "gerado", "real"))) for place, row in places.items()
+    ]
 
 
 def build_report(facts: ReportFacts) -> dict[str, Any]:
@@ -81,6 +110,33 @@ def describe_result(facts: ReportFacts) -> str:
     if facts.findings:
         lines.append("\n".join(f"- {finding}" for finding in facts.findings))
     return "\n\n".join(lines)
+
+
+def summarise_result(facts: ReportFacts, verdicts: Sequence[str] = ()) -> str:
+    """The run's description, in the five lines that MLflow shows of one: figure and verdict, three readings, the rest.
+
+    Args:
+        verdicts: chrF against each rival, in words.
+    """
+    last, alarm = facts.model["epochs_completed"], next(iter(facts.findings), None)
+    rest = (
+        f"Melhor época: {facts.best_epoch} de {last}{' (early stopping)' if facts.stopped_early else ''}; LoRA r="
+        f"{facts.model['lora_r']}; {facts.dataset['train_samples']} leituras de treino. Tudo: `report/relatorio.html`."
+    )
+    lines = [
+        " · ".join([f"**chrF {decimal(facts.final_metrics['chrf'], 3)}**", *verdicts]),
+        *(
+            f"*{_line(reading.asked, SHORT)}:* {_line(reading.generated, TEXT)} ‖ *real:* {_line(reading.real, SHORT)}"
+            for reading in facts.readings
+        ),
+        f"⚠️ {_line(alarm, LINE)}" if alarm else rest,
+    ]
+    return "  \n".join(lines)
+
+
+def _line(text: str, width: int) -> str:
+    """The text in one line as Markdown shows it, cut between words."""
+    return _MARKDOWN.sub(r"\\\1", textwrap.shorten(text, width, placeholder="…"))
 
 
 def epochs_text(number: int) -> str:

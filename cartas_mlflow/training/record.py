@@ -18,12 +18,15 @@ from cartas_mlflow.registry.candidates import reading_id
 from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking import metric_names
+from cartas_mlflow.tracking.parameters import in_effect
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
 from cartas_mlflow.tracking.report import (
     ReportFacts,
     build_report,
     describe_result,
     epochs_text,
+    summarise_result,
+    typical_readings,
 )
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 from cartas_mlflow.training.fitting import Fit
@@ -32,9 +35,6 @@ from cartas_mlflow.training.session import Session
 
 if TYPE_CHECKING:
     from mlflow.data.dataset import Dataset
-
-NOT_LOGGED = ("tracking.", "search.", "pretrain.", "serving.")
-"""About this machine; about other trainings; logged by MLflow itself, as the model's configuration."""
 
 
 def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
@@ -51,8 +51,7 @@ def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
             **{f"metric.{name}": signature for name, signature in metric_signatures().items()},
         }
     )
-    settings = {key: value for key, value in config.flat().items() if not key.startswith(NOT_LOGGED)}
-    run.log_params(settings | _derived_params(setup))
+    run.log_params(in_effect(config.flat() | _derived_params(setup)))
     run.log_file(session.resolved, "config")
     run.log_file(session.split, "data")
     return log_data(run, data)
@@ -85,16 +84,20 @@ def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name:
 
 
 def sample_columns(data: PreparedData, texts: Sequence[str]) -> dict[str, list[Any]]:
-    """id, fields, ``gerado``, ``real``, rougeL and chrf of each validation record."""
+    """``pedido``, ``gerado``, ``real``, chrf, rougeL, id and fields of each validation record.
+
+    MLflow's table view compares runs by the first column, and shows the second of each.
+    """
     records = data.split.validation
     real = [record.texto for record in records]
-    columns: dict[str, list[Any]] = {
-        column: [getattr(record, column) for record in records] for column in ("id", *RECORD_FIELDS)
+    return {
+        "pedido": [" · ".join(filter(None, record.fields())) for record in records],
+        "gerado": list(texts),
+        "real": real,
+        "chrf": [round(value, 4) for value in chrf_of_pairs(texts, real)],
+        "rougeL": [round(value, 4) for value in rouge_f1("rougeL", texts, real)],
+        **{column: [getattr(record, column) for record in records] for column in ("id", *RECORD_FIELDS)},
     }
-    columns |= {"gerado": list(texts), "real": real}
-    columns["rougeL"] = [round(value, 4) for value in rouge_f1("rougeL", texts, real)]
-    columns["chrf"] = [round(value, 4) for value in chrf_of_pairs(texts, real)]
-    return columns
 
 
 def save_served(session: Session, setup: Setup) -> None:
@@ -166,6 +169,7 @@ def log_result(
             learning_rate=setup.config.training.learning_rate,
         ),
         metric_signatures=metric_signatures(),
+        readings=typical_readings(sample_columns(setup.data, final.texts)),
     )
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
@@ -181,7 +185,7 @@ def log_result(
     if with_model:
         model_id = log_model(session, setup, result, describe_result(facts))
         run.log_model_metrics(model_id, metrics, validation, timestamp=now)
-    run.describe(describe_result(facts))
+    run.describe(summarise_result(facts))
     run.set_tags({OUTCOME_TAG: "early_stopped" if result.stopped_early else "finished"})
     return facts
 

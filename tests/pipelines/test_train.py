@@ -63,26 +63,30 @@ def test_the_run_is_finished_named_and_described(trained: Trained) -> None:
     assert run.data.tags["outcome"] == "finished"
     assert run.data.tags["base_model.fallback"] == "false"
     assert {name: run.data.tags[f"metric.{name}"] for name in ("bleu", "chrf", "rouge")} == metric_signatures()
-    description = run.data.tags["mlflow.note.content"]
-    assert description.startswith("**Veredito:** chrF ")
+    lines = run.data.tags["mlflow.note.content"].split("  \n")
+    assert len(lines) == 5, "what MLflow shows without folding"
+    assert lines[0].startswith(f"**chrF {run.data.metrics['final/chrf']:.3f}** · ".replace(".", ","))
+    assert all(" ‖ *real:* " in line for line in lines[1:4])
+    markdown = trained.artifact("report/relatorio.md").read_text(encoding="utf-8")
     assert (
         f"**Concluída:** treinou até o fim (3 épocas); melhor época: **{trained.result.best_epoch}**, cujo adaptador"
-    ) in description
-    assert "| Métrica | Modelo ajustado | Base sem ajuste | Consulta |" in description
+    ) in markdown
+    assert "| Métrica | Modelo ajustado | Base sem ajuste | Consulta |" in markdown
 
 
-def test_every_setting_is_a_parameter_under_its_dotted_name(trained: Trained, quick: dict[str, Any]) -> None:
-    expected = load_config(overrides=quick).flat()
-    params = trained.run.data.params
-    missing = {
-        name
-        for name in expected
-        if name not in params and not name.startswith(("tracking.", "serving.", "search.", "pretrain."))
+def test_every_setting_that_had_an_effect_is_a_parameter(trained: Trained, quick: dict[str, Any]) -> None:
+    expected, params = load_config(overrides=quick).flat(), trained.run.data.params
+    assert {name for name in params if not name.startswith(("derived.", "hardware."))} - set(expected) == {
+        "model.resolved",
+        "model.source",
+        "model.fingerprint",
     }
-    assert missing == set()
     assert params["training.learning_rate"] == "0.005"
     assert params["lora.target_modules"] == "all-linear"
     assert params["training.group_by_length"] == "false"
+    assert {name for name, value in params.items() if value == "none"} == {"lora.bias", "derived.quantization"}
+    assert not [name for name in params if name.startswith(("data.columns.", "registry.", "generation.top_"))]
+    assert len(params) <= 60
 
 
 def test_what_was_derived_and_the_hardware_are_parameters(trained: Trained, tiny_base: Path) -> None:
@@ -176,9 +180,15 @@ def test_generated_readings_stand_beside_the_real_ones(
 ) -> None:
     with trained.artifact(f"samples/{name}.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["id", "carta", "evento", "secao", "tema", "gerado", "real", "rougeL", "chrf"]
+    assert list(rows[0]) == [
+        *("pedido", "gerado", "real", "chrf", "rougeL"),
+        *("id", "carta", "evento", "secao", "tema"),
+    ]
     known = {(row["carta"], row["evento"], row["secao"], row["tema"], row["texto"]) for row in bundled_rows[:42]}
     assert {(row["carta"], row["evento"], row["secao"], row["tema"], row["real"]) for row in rows} <= known
+    assert [row["pedido"].split(" · ") for row in rows] == [
+        [row[field] for field in ("carta", "evento", "secao", "tema")] for row in rows
+    ]
     assert len(rows) == 7
     validation = [
         row["id"]
