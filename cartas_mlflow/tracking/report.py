@@ -10,7 +10,9 @@ from typing import Any
 
 from cartas_mlflow.console import decimal
 
-SHORT, TEXT, LINE = 40, 70, 140
+UNFOLDED = 4
+"""Lines of a description that MLflow shows without folding it."""
+SHORT, TEXT, LINE = 40, 55, 140
 """Characters of a prompt or real text, of a generated one, and of a whole line of the description."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~])")
 METRIC_TITLES = {
@@ -113,30 +115,25 @@ def describe_result(facts: ReportFacts) -> str:
 
 
 def summarise_result(facts: ReportFacts, verdicts: Sequence[str] = ()) -> str:
-    """The run's description, in the five lines that MLflow shows of one: figure and verdict, three readings, the rest.
+    """The run's description, in the four lines that MLflow shows unfolded: figure and verdict, alarm, readings.
 
     Args:
         verdicts: chrF against each rival, in words.
     """
-    last, alarm = facts.model["epochs_completed"], next(iter(facts.findings), None)
-    rest = (
-        f"Melhor época: {facts.best_epoch} de {last}{' (early stopping)' if facts.stopped_early else ''}; LoRA r="
-        f"{facts.model['lora_r']}; {facts.dataset['train_samples']} leituras de treino. Tudo: `report/relatorio.html`."
-    )
     lines = [
         " · ".join([f"**chrF {decimal(facts.final_metrics['chrf'], 3)}**", *verdicts]),
+        *(f"⚠️ {_line(alarm, LINE)}" for alarm in facts.findings[:1]),
         *(
             f"*{_line(reading.asked, SHORT)}:* {_line(reading.generated, TEXT)} ‖ *real:* {_line(reading.real, SHORT)}"
             for reading in facts.readings
         ),
-        f"⚠️ {_line(alarm, LINE)}" if alarm else rest,
     ]
-    return "  \n".join(lines)
+    return "  \n".join(lines[:UNFOLDED])
 
 
 def _line(text: str, width: int) -> str:
     """The text in one line as Markdown shows it, cut between words."""
-    return _MARKDOWN.sub(r"\\\1", textwrap.shorten(text, width, placeholder="…"))
+    return _MARKDOWN.sub(r"\\\1", re.sub(r"[ ·,;:]+…$", "…", textwrap.shorten(text, width, placeholder=" …")))
 
 
 def epochs_text(number: int) -> str:
