@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
-from cartas_mlflow.console import say
+from cartas_mlflow.console import pointed, say
 from cartas_mlflow.files import write_text
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.comparison import compare_runs
@@ -85,20 +84,16 @@ def _tell(facts: ComparisonFacts) -> None:
         pairs = "; ".join(
             f"{run.letter} {'—' if value is None else value}" for run, value in zip(facts.runs, values, strict=True)
         )
-        say(textwrap.fill(f"  {name}: {pairs}", WIDTH, subsequent_indent="    ", break_on_hyphens=False))
+        say(f"  {name}: {pairs}")
     narrow = min(LONGEST_TITLE, WIDTH - CELL * len(facts.runs))
     say(f"{'Medida':<{narrow}}" + "".join(f"{run.letter:>{CELL}}" for run in facts.runs))
     for metric, title in facts.metrics.items():
-        cells = (_pointed(run.cells[metric].value) if metric in run.cells else "n/d" for run in facts.runs)
+        cells = (pointed(run.cells[metric].value) if metric in run.cells else "n/d" for run in facts.runs)
         label = title if len(title) <= narrow else f"{title[: narrow - 1]}…"
         say(f"{label:<{narrow}}" + "".join(f"{cell:>{CELL}}" for cell in cells))
     for metric, title in facts.metrics.items():
         for run in facts.runs:
             if metric in run.cells and (cell := run.cells[metric]).verdict is not None:
-                say(f"⚖️ {title}: {run.letter} {cell.verdict}: {_pointed(str(cell.difference))}")
+                say(f"⚖️ {title}: {run.letter} {cell.verdict}: {pointed(str(cell.difference))}")
     for remark in facts.remarks:
-        say(textwrap.fill(f"⚠️ {remark}", WIDTH, subsequent_indent="   "))
-
-
-def _pointed(text: str) -> str:
-    return re.sub(r"(?<=\d),(?=\d)", ".", text)
+        say(f"⚠️ {remark}")

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
-from cartas_mlflow.console import decimal, say
+from cartas_mlflow.console import decimal, pointed, say
 from cartas_mlflow.data.records import load_records
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.evaluation.confidence import METRICS, Interval, bootstrap
@@ -86,7 +86,7 @@ def evaluate(
             + (f"\n\n{seen} dessas leituras estavam no treino do modelo." if seen else "")
         )
         for line in lines:
-            say(f"📊 {line}")
+            say(f"📊 {pointed(line)}")
         say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
     return intervals
 

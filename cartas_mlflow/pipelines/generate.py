@@ -82,7 +82,7 @@ def generate(
     )
     texts, problems = _write(generator, order, limits, table)
     if output is None:
-        say("\n\n".join(texts.values()))
+        say("\n\n".join(texts.values()), whole=True)
     else:
         columns = {"texto": [texts.get(row, "") for row in range(len(order.prompts))]}
         if problems:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow import __version__
 from cartas_mlflow.config import PROJECT_ROOT
-from cartas_mlflow.console import decimal, duration, say
+from cartas_mlflow.console import decimal, duration, pointed, say
 from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.pretrain_settings import PretrainSettings
 from cartas_mlflow.pretraining.base_card import CardFacts, Source, write_base_card
@@ -89,7 +89,7 @@ class Watch:
         training.average.swap(training.model)
         self.measured = training.progress.step, metrics
         self.run.log_metrics({held_out(name): value for name, value in metrics.items()}, step=training.progress.step)
-        say("  " + "; ".join(f"{title}: {_bits(metrics, name)}" for name, title in _measured(metrics).items()))
+        say("  " + "; ".join(f"{title}: {pointed(_bits(metrics, name))}" for name, title in _measured(metrics).items()))
         return metrics
 
     def _log_point(self) -> None:
@@ -111,7 +111,7 @@ class Watch:
         )
         done = min(100, 100 * progress.tokens // settings.total_tokens)
         say(
-            f"Passo {progress.step} ({done} %): perda {decimal(loss, 3)}; {decimal(progress.tokens / 1e6, 2)} milhões "
+            f"Passo {progress.step} ({done} %): perda {loss:.3f}; {progress.tokens / 1e6:.2f} milhões "
             f"de tokens, {pace:.0f} por segundo; restam cerca de "
             f"{duration(max(0, settings.total_tokens - progress.tokens) / pace)}"
         )
@@ -186,10 +186,10 @@ def log_ending(
     progress = training.progress
     lines = [f"{title}: {_bits(metrics, name)}" for name, title in _measured(metrics).items()]
     ending = "**Concluído:**" if complete else "**Parou pelo tempo (pretrain.minutes):**"
-    seen = f"{decimal(progress.tokens / 1e6, 2)} milhões de tokens em {duration(progress.seconds)}"
+    seen = f"{decimal(progress.tokens / 1e6, 2)} milhões de tokens em {duration(progress.seconds).replace('.', ',')}"
     run.describe(f"{ending} {seen}.\n\n" + "".join(f"- {line}\n" for line in lines) + f"\nBase em `{session.base}`.")
     run.set_tags({OUTCOME_TAG: "finished"})
-    say(f"✅ Base gravada em: {session.base} ({seen})")
+    say(f"✅ Base gravada em: {session.base} ({pointed(seen)})")
     for line in lines:
         say(f"📊 {line[0].upper()}{line[1:]}")
     if not complete:

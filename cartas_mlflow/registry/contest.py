@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cartas_mlflow.console import say
+from cartas_mlflow.console import pointed, say
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.promotion import CHAMPION, Contest, Decision, promote, register, roll_back
 from cartas_mlflow.registry.requests import RequestError
@@ -47,9 +47,9 @@ def promote_model(
         return _hold(client, challenger, version, champion)
 
     decision = promote(client, version, settings, contest, force=force)
-    say(("🏆 " if decision.promoted else "➖ ") + decision.reason)
+    say(("🏆 " if decision.promoted else "➖ ") + pointed(decision.reason))
     if decision.remark:
-        say(decision.remark)
+        say(pointed(decision.remark))
     if decision.promoted:
         say(f"Para servir: mlflow models serve -m models:/{settings.name}@{CHAMPION} --env-manager local")
     return RegisteredModel(settings.name, str(version.version), decision)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cartas_mlflow.config import vary
-from cartas_mlflow.console import decimal, duration, hushed, say
+from cartas_mlflow.console import decimal, duration, hushed, pointed, say
 from cartas_mlflow.errors import SearchError
 from cartas_mlflow.files import write_text
 from cartas_mlflow.registry.model import log_reading_model, open_folder
@@ -77,7 +77,7 @@ def log_progress(study: SharedStudy, run: SearchRun, since: datetime) -> None:
             run.log_metric(f"search/best_{metric}", end.best, end.place)
         number = end.trial.number
         account = _account(end.trial, metric) if number in counted else f"Tentativa {number}: será refeita"
-        say(f"{account} · melhor até aqui: {_value(end.best)}")
+        say(pointed(f"{account} · melhor até aqui: {_value(end.best)}"))
     say(_pace(trials, study.settings.trials, since))
 
 
@@ -104,9 +104,9 @@ def close_study(
         run.end("FINISHED", "finished")  # another process, or an earlier command, has written it all down
     ranking = _ranking(study)
     for trial in ranking[:SHOWN_ROWS]:
-        say(f"  {_account(trial, study.settings.metric)}")
+        say(f"  {pointed(_account(trial, study.settings.metric))}")
     title = _title(study.settings.metric)
-    say(f"🏆 Melhor tentativa: {ranking[0].number}, {title} {_value(ranking[0].value)}")
+    say(f"🏆 Melhor tentativa: {ranking[0].number}, {title} {pointed(_value(ranking[0].value))}")
     say("📁 Para treinar com ela: search/best.yaml, nos artefatos do estudo (-P config=best.yaml)")
 
 

@@ -10,9 +10,11 @@ import json
 import time
 from typing import Any
 
+from cartas_mlflow.errors import without_password
 from cartas_mlflow.tracking.metric_names import BEST_EPOCH, final
 from cartas_mlflow.tracking.run import UTILITY_TAG
 
+LOCAL = "http://127.0.0.1:5000"
 KEY, NAME = "comparar", "Comparar"
 TAG = f"mlflow.sharedViewState.{KEY}"
 METRICS = (
@@ -54,6 +56,10 @@ def save_view(experiment_id: str) -> None:
     client.set_experiment_tag(experiment_id, TAG, json.dumps(view))
 
 
-def view_address(experiment_id: str) -> str:
-    """The view's place, to be put after the server's address."""
-    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}&workflowType=machine_learning"
+def view_place(experiment_id: str) -> str:
+    """The view's address: on the tracking server, or where ``mlflow ui`` shows a local store."""
+    import mlflow
+
+    uri = without_password(mlflow.get_tracking_uri())
+    server = uri.rstrip("/") if uri.startswith("http") else LOCAL
+    return f"{server}/#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cartas_mlflow.console import decimal, duration, say
+from cartas_mlflow.console import decimal, duration, pointed, say
 from cartas_mlflow.evaluation.verdict import Verdict, judge
 from cartas_mlflow.files import write_text
 from cartas_mlflow.settings import setting_names
@@ -39,7 +39,7 @@ def log_page(
     """
     verdict = judge_texts(setup, texts, untuned)
     for rival in (UNTUNED, LOOKUP):
-        say(f"⚖️ {METRIC_TITLES[HEADLINE_METRIC]} {verdict.sentence(rival, HEADLINE_METRIC)}")
+        say(f"⚖️ {METRIC_TITLES[HEADLINE_METRIC]} {pointed(verdict.sentence(rival, HEADLINE_METRIC))}")
     page = session.folder / "relatorio.html"
     write_text(page, render_page(describe_training(session, setup, facts, verdict, texts)))
     run.log_file(page, "report")
@@ -100,7 +100,7 @@ def describe_training(
         details={
             "Máquina e tempo": {
                 **facts.hardware,
-                "treino com avaliações": duration(facts.training["train_runtime"]),
+                "treino com avaliações": duration(facts.training["train_runtime"]).replace(".", ","),
             },
             "Modelo": facts.model,
             "Configurações": {key: param_text(value) for key, value in settings.items() if key in setting_names()},

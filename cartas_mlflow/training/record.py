@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow import __version__
-from cartas_mlflow.console import decimal, duration, say
+from cartas_mlflow.console import duration, pointed, say
 from cartas_mlflow.data.records import Record
 from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality_band
 from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, rouge_f1
@@ -183,6 +183,7 @@ def log_result(
         run.log_file(file, "report")
     _say_result(session, facts)
     if with_model:
+        say("⏳ Guardando o modelo no MLflow...")
         model_id = log_model(session, setup, result, describe_result(facts))
         run.log_model_metrics(model_id, metrics, validation, timestamp=now)
     run.describe(summarise_result(facts))
@@ -266,17 +267,17 @@ def _say_result(session: Session, facts: ReportFacts) -> None:
     final = facts.final_metrics
     ruined = [finding for finding in facts.findings if finding.startswith("Divergência")]
     for finding in ruined:
-        say(f"🛑 {finding}")
+        say(f"🛑 {pointed(finding)}")
     say(f"{'💾 Modelo salvo' if ruined else '✅ Modelo salvo com sucesso'} em: {session.adapter}")
     say("=== RESULTADOS FINAIS ===")
     say(f"📊 ROUGE-L Final: {final['rougeL']:.4f} (qualidade {facts.quality['rougeL']})")
     say(f"📊 BLEU Final: {final['bleu']:.4f} (qualidade {facts.quality['bleu']})")
     say(f"📊 chrF Final: {final['chrf']:.4f}")
     say(f"📊 Loss Final: {final['loss']:.4f}")
-    say(f"📊 Leituras com trecho copiado do treino: {decimal(100 * final['copied_share'], 1)} %")
+    say(f"📊 Leituras com trecho copiado do treino: {100 * final['copied_share']:.1f} %")
     for finding in facts.findings:
         if finding not in ruined:
-            say(f"⚠️ {finding}")
+            say(f"⚠️ {pointed(finding)}")
     say(f"⏱️ Treino com avaliações: {duration(facts.training['train_runtime'])}")
     say(f"📁 Métricas detalhadas salvas em: {session.report}")
 

@@ -119,10 +119,10 @@ def test_the_command_makes_a_base_that_train_takes(
     assert made.returncode == 0, made.stdout + made.stderr
     assert made.stderr == ""
     base = tmp_path / "base" / "base"
-    assert f"✅ Base gravada em: {base} (0,11 milhões de tokens em " in made.stdout
+    assert f"✅ Base gravada em: {base} (0.11 milhões de tokens em " in made.stdout
     phases = [int(found) for found in re.findall(r"^(\d)\. ", made.stdout, re.MULTILINE)]
     assert phases == [1, 2, 3, 4, 5, 6]
-    assert re.search(r"^Passo 20 \(\d+ %\): perda \d,\d{3}; .* restam cerca de ", made.stdout, re.MULTILINE)
+    assert re.search(r"^Passo 20 \(\d+ %\): perda \d\.\d{3}; .* restam cerca de ", made.stdout, re.MULTILINE)
 
     (run,) = runs_of(tracking_store)
     assert run.info.status == "FINISHED"

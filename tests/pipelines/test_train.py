@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from cartas_mlflow.config import load_config
 from cartas_mlflow.errors import RunInterrupted, TrainingError
 from cartas_mlflow.evaluation.metrics import METRIC_NAMES, metric_signatures
+from cartas_mlflow.tracking import saved_view
 from cartas_mlflow.training import fitting
 from cartas_mlflow.training import record as training_record
 
@@ -279,7 +280,17 @@ def test_the_console_is_the_guides_phases_and_the_log_keeps_them(trained: Traine
     order = [said.index(line) for line in said if line.split(".")[0].isdigit()]
     assert len(order) >= 9
     assert order == sorted(order)
-    assert said[-1].startswith(f"🔎 Execução {trained.result.run_id} no experimento cartas-ptt5; veja em: mlflow ui")
+    assert f"🔎 Execução {trained.result.run_id} no experimento cartas-ptt5" in said
+    steps = said[said.index("=== PRÓXIMOS PASSOS ===") + 1 :]
+    assert [line for line in steps if not line.startswith(" ")] == [
+        "Ver e comparar:",
+        "Gerar uma leitura:",
+        "Pôr lado a lado com o treino anterior:",
+        "Promover a campeão:",
+    ]
+    assert sum(trained.result.run_id in line for line in steps) == 2
+    view = json.loads(trained.client.get_experiment(trained.run.info.experiment_id).tags[saved_view.TAG])
+    assert (view["name"], "metrics.`final/chrf`" in json.loads(view["state"])["selectedColumns"]) == ("Comparar", True)
 
 
 # Other ways to train
