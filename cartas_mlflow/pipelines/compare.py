@@ -22,7 +22,8 @@ from cartas_mlflow.tracking.comparison_page import (
 )
 from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.opening import open_run
-from cartas_mlflow.tracking.run import OUTCOME_TAG, UTILITY_TAG
+from cartas_mlflow.tracking.run import OUTCOME_TAG
+from cartas_mlflow.tracking.utility_runs import tuck_away
 from cartas_mlflow.training.session import new_folder
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def compare(
     write_text(page, render_comparison(facts))
     write_text(short, comparison_markdown(facts))
     with open_run(config.tracking.model_copy(update={"system_metrics": False})) as run:
-        run.set_tags({UTILITY_TAG: "compare", **{f"compared.{column.letter}": column.id for column in facts.runs}})
+        tuck_away(client, run.id, "compare", facts.runs[0].id)
+        run.set_tags({f"compared.{column.letter}": column.id for column in facts.runs})
         run.log_params({"compare.runs": runs})
         for file in (page, short):
             run.log_file(file, "report")

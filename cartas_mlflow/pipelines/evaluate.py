@@ -25,6 +25,7 @@ from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.progress import progress_bar
 from cartas_mlflow.tracking.report import METRIC_TITLES
 from cartas_mlflow.tracking.run import OUTCOME_TAG
+from cartas_mlflow.tracking.utility_runs import tuck_away
 
 LEVEL = 0.95
 
@@ -47,6 +48,7 @@ def evaluate(
     client = candidates.connect()
     candidate = candidates.find_candidate(client, name)
     with open_run(config.tracking) as run:
+        tuck_away(client, run.id, "evaluate", candidate.run_id)
         records = load_records(config.data)
         columns = {field: [getattr(record, field) for record in records.rows] for field in (*RECORD_FIELDS, "texto")}
         seen = _count_seen(candidates.trained_on(client, candidate), columns["texto"])

@@ -14,7 +14,7 @@ from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_fol
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.settings import RECORD_FIELDS, TrackingSettings
 from cartas_mlflow.tracking.metric_names import final, former
-from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, UTILITY_TAG, is_generated_name
+from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, UTILITY_TAG
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 
 if TYPE_CHECKING:
@@ -83,16 +83,6 @@ def connect() -> MlflowClient:
         client = MlflowClient()
         client.search_experiments(max_results=1)
     return client
-
-
-def tell_project_run(client: MlflowClient, name: str, description: str) -> None:
-    """Name and describe the run that ``mlflow run`` opened for a command, if it did; a name given by a person stays."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id is None:
-        return
-    if is_generated_name(client.get_run(run_id).info.run_name):
-        client.set_tag(run_id, "mlflow.runName", name)
-    client.set_tag(run_id, "mlflow.note.content", description)
 
 
 def chosen_experiment(client: MlflowClient, settings: TrackingSettings) -> str:

@@ -13,6 +13,7 @@ from cartas_mlflow.registry.promotion import CHAMPION, Contest, Decision, promot
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, RegistrySettings
 from cartas_mlflow.tracking.progress import progress_bar
+from cartas_mlflow.tracking.utility_runs import tell_project_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,7 +67,13 @@ def give_back(name: str) -> tuple[str, str]:
     loser, winner = roll_back(client, name)
     outcome = f"{name}: a versão {loser} deixou o posto e a versão {winner} voltou a ser a campeã."
     say(f"↩️ {outcome}")
-    candidates.tell_project_run(client, f"devolução do posto de {name}", outcome)
+    tell_project_run(
+        client,
+        f"devolução do posto de {name}",
+        outcome,
+        command="promote",
+        training=client.get_model_version(name, winner).run_id or None,
+    )
     return loser, winner
 
 

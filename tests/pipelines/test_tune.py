@@ -7,6 +7,7 @@ import gc
 import hashlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -224,7 +225,11 @@ def test_the_study_has_pictures_a_page_and_the_table_of_trials(searched: Place) 
         assert float(row["value"]) == run.data.metrics["trial/value"]
         assert float(row["training.learning_rate"]) == float(run.data.params["training.learning_rate"])
     assert parent.data.params["space.lora.r"] == "2 … 32 (log)"
-    assert "| 0 | completa |" in parent.data.tags["mlflow.note.content"]
+    result, settings, weighed, place = parent.data.tags["mlflow.note.content"].split("  \n")
+    assert re.match(r"\*\*chrF 0,\d{4}\*\*, a melhor de 4 tentativas \(a \d, .*\); modelo sem ajuste: 0,\d{4};", result)
+    assert "training.learning_rate" in settings
+    assert weighed.endswith("(fANOVA, 4 tentativas completas; são poucas: uma pista).")
+    assert "`-P config=best.yaml`" in place
 
 
 def test_the_best_settings_train_to_the_last_bit_what_the_trial_trained(
