@@ -176,7 +176,7 @@ def _draw_importances(shares: Mapping[str, float], complete: int) -> Figure:
     bars = axes.barh(range(len(names)), [shares[name] for name in names], color=BLUE, height=0.6)
     axes.set_yticks(range(len(names)), labels=names)
     axes.bar_label(bars, [f"{100 * shares[name]:.0f} %" for name in names], padding=4, fontsize=9, color=INK)
-    title = f"Quanto cada configuração pesou (fANOVA, {standing(complete)})"
+    title = f"Quanto cada configuração pesou\n(fANOVA, {standing(complete)})"
     axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
     axes.set_xlim(0, max(1e-9, 1.12 * max(shares.values())))
     axes.set_xticks([])
@@ -273,7 +273,7 @@ def _panels(number: int, width: float, height: float, columns: int = 1) -> tuple
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(MUTED)
         axes.tick_params(which="both", colors=MUTED, length=0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _text(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace(".", ",")))
     return figure, panels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,8 +25,8 @@ from cartas_mlflow.search.trial import Bench
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking import metric_names
 from cartas_mlflow.tracking.opening import open_run
-from cartas_mlflow.tracking.report import METRIC_TITLES
-from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
+from cartas_mlflow.tracking.report import LINE, METRIC_TITLES
+from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun, param_text
 from cartas_mlflow.training import fitting
 from cartas_mlflow.training import record as training_record
 
@@ -129,13 +130,15 @@ def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folde
         final, untuned = _log_best_adapter(tracked, best, config, bench, folder, with_model)
         view = replace(view, untuned=untuned[study.settings.metric])
         shares = _log_pictures(tracked, view, study.settings.seed)
-        tracked.describe(_description(view, best, final, values_of(best, space), shares))
+        values = values_of(best, space)
+        varied = {dimension.name: values[dimension.name] for dimension in space.dimensions if dimension.name in values}
+        tracked.describe(_description(view, best, final, varied, shares))
         tracked.set_tags(
             {
                 OUTCOME_TAG: "finished",
                 "best.trial": best.number,
                 "best.run": facts_of(best)["run"],
-                **{f"best.{name}": value for name, value in values_of(best, space).items()},
+                **{f"best.{name}": value for name, value in values.items()},
             }
         )
 
@@ -237,11 +240,13 @@ def _description(
     shares: Mapping[str, float],
 ) -> str:
     """The study's description, in the lines that MLflow shows unfolded: result, settings, what weighed, where to go."""
+    order = sorted(settings, key=lambda name: -shares.get(name, 0))
     lines = [
         f"**{view.metric} {_value(best.value)}**, a melhor de {len(view.trials)} tentativas (a {best.number}, "
         f"{facts_of(best)['label'] or 'do amostrador'}); modelo sem ajuste: {_value(view.untuned)}; leituras com "
         f"trecho copiado: {decimal(100 * final['copied_share'], 1)} %.",
-        f"*Configurações:* {', '.join(f'{name} {_cell(value)}' for name, value in settings.items())}.",
+        "*Configurações:* "
+        + textwrap.shorten("; ".join(f"{name}={_cell(settings[name])}" for name in order), LINE, placeholder=" …"),
         f"*Pesaram:* {', '.join(f'{name} {100 * share:.0f} %' for name, share in list(shares.items())[:SHOWN_SHARES])} "
         f"(fANOVA, {standing(len(view.complete))})."
         if shares
@@ -281,6 +286,5 @@ def _value(value: float | None) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}".replace(".", ",")
-    return "" if value is None else str(value)
+    """A setting as it can be typed, in few figures."""
+    return f"{value:.3g}" if isinstance(value, float) else param_text(value)

@@ -124,7 +124,7 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
 
 
-def test_the_untuned_base_is_a_line_of_the_history_and_an_importance_says_what_it_stands_on(
+def test_the_untuned_base_is_a_line_and_an_importance_says_what_it_stands_on(
     searched: StudyView,
 ) -> None:
     view = dataclasses.replace(searched, untuned=0.01)
