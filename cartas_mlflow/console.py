@@ -72,8 +72,8 @@ def say(text: str = "", *, whole: bool = False) -> None:
 
 
 def line_width() -> int:
-    """Columns that a line may take: the terminal's, or :data:`REDIRECTED`."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else REDIRECTED
+    """Columns that a line may take: the terminal's, or COLUMNS where that is set, else :data:`REDIRECTED`."""
+    return shutil.get_terminal_size((REDIRECTED, 0)).columns
 
 
 def wrapped(line: str, width: int) -> str:

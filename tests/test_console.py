@@ -61,6 +61,7 @@ def test_a_log_from_the_start_holds_what_was_said_before_it_was_opened(tmp_path:
 def test_a_long_line_is_broken_between_words_at_the_width_and_a_whole_one_is_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("COLUMNS")
     open_console()
     say("  ⚠️ " + "palavra " * 30)
     say("palavra " * 30, whole=True)
@@ -68,7 +69,7 @@ def test_a_long_line_is_broken_between_words_at_the_width_and_a_whole_one_is_not
     assert len(parts) == 3 and max(map(len, parts)) <= 100
     assert all(part.startswith("     palavra") for part in parts[1:])
     assert len(whole) == 240
-    monkeypatch.setattr("cartas_mlflow.console.line_width", lambda: 40)
+    monkeypatch.setenv("COLUMNS", "40")
     say_box("AVISO: " + "palavra " * 30)
     frame = capsys.readouterr().out.splitlines()
     assert {len(line) for line in frame} <= {38, 39, 40} and len({len(line) for line in frame}) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -281,14 +282,15 @@ def test_the_console_is_the_guides_phases_and_the_log_keeps_them(trained: Traine
     assert len(order) >= 9
     assert order == sorted(order)
     assert f"🔎 Execução {trained.result.run_id} no experimento cartas-ptt5" in said
-    steps = said[said.index("=== PRÓXIMOS PASSOS ===") + 1 :]
-    assert [line for line in steps if not line.startswith(" ")] == [
+    whole = (trained.folder / "training_log.log").read_text(encoding="utf-8")
+    _, steps = re.sub(r"(?m)^\d{4}-\d\d-\d\d \S+ ", "", whole).split("=== PRÓXIMOS PASSOS ===\n")
+    assert [line for line in steps.splitlines() if not line.startswith(" ")] == [
         "Ver e comparar:",
         "Gerar uma leitura:",
         "Pôr lado a lado com o treino anterior:",
         "Promover a campeão:",
     ]
-    assert sum(trained.result.run_id in line for line in steps) == 2
+    assert steps.count(trained.result.run_id) == 2
     view = json.loads(trained.client.get_experiment(trained.run.info.experiment_id).tags[saved_view.TAG])
     assert (view["name"], "metrics.`final/chrf`" in json.loads(view["state"])["selectedColumns"]) == ("Comparar", True)
 
