@@ -133,7 +133,7 @@ def summarise_result(facts: ReportFacts, verdicts: Sequence[str] = ()) -> str:
 
 def _line(text: str, width: int) -> str:
     """The text in one line as Markdown shows it, cut between words."""
-    return _MARKDOWN.sub(r"\\\1", re.sub(r"[ ·,;:]+…$", "…", textwrap.shorten(text, width, placeholder=" …")))
+    return _MARKDOWN.sub(r"\\\1", re.sub(r"[ .·,;:]+…$", "…", textwrap.shorten(text, width, placeholder=" …")))
 
 
 def epochs_text(number: int) -> str:
