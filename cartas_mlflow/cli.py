@@ -181,7 +181,7 @@ def _switch(name: str, value: str) -> bool:
 
 def _run(words: Sequence[str]) -> int:
     if not words or words[0] in {"-h", "--help"}:
-        say(_program_help())
+        say(_program_help(), whole=True)
         return EXIT_OK if words else EXIT_USER_ERROR
     name, *rest = words
     if name == "--version":
@@ -190,7 +190,7 @@ def _run(words: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise SettingError(_unknown_command_message(name))
     if "--help" in rest or "-h" in {*rest[:1], *rest[-1:]}:
-        say(_command_help(name))
+        say(_command_help(name), whole=True)
         return EXIT_OK
     overrides = read_overrides(rest)
     config = overrides.pop("config", COMMANDS[name].config)

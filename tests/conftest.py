@@ -27,6 +27,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 BUNDLED = PROJECT_ROOT / "data" / "cartas.csv"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def wide_lines() -> Iterator[None]:
+    """What a command says in a line stays a line, in its subprocesses too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "1000")
+        yield
+
+
 @pytest.fixture(scope="session")
 def bundled_rows() -> list[dict[str, str]]:
     """The bundled table, as read by the standard library."""

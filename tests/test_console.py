@@ -12,7 +12,7 @@ import pytest
 from tqdm import tqdm
 
 from cartas_mlflow.config import PROJECT_ROOT
-from cartas_mlflow.console import decimal, duration, keep_log, open_console, say, say_box
+from cartas_mlflow.console import decimal, duration, keep_log, open_console, pointed, say, say_box
 
 
 def test_a_line_is_shown_once_however_often_the_console_is_opened(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +42,43 @@ def test_the_log_file_has_the_lines_with_their_time_and_only_while_it_is_kept(
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
     assert re.fullmatch(rf"{stamp} É lua cheia\n", path.read_text(encoding="utf-8"))
     assert capsys.readouterr().out == "É lua cheia\nDepois\n"
+
+
+def test_a_log_from_the_start_holds_what_was_said_before_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "training_log.log"
+    open_console()
+    say("De outro comando")
+    open_console()
+    say("=== INÍCIO ===")
+    with keep_log(path, from_the_start=True):
+        say("2. Dados")
+    with keep_log(path, from_the_start=True):
+        say("3. Mais")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["=== INÍCIO ===", "2. Dados", "3. Mais"]
+
+
+def test_a_long_line_is_broken_between_words_at_the_width_and_a_whole_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    open_console()
+    say("  ⚠️ " + "palavra " * 30)
+    say("palavra " * 30, whole=True)
+    *parts, whole = capsys.readouterr().out.splitlines()
+    assert len(parts) == 3 and max(map(len, parts)) <= 100
+    assert all(part.startswith("     palavra") for part in parts[1:])
+    assert len(whole) == 240
+    monkeypatch.setenv("COLUMNS", "40")
+    say_box("AVISO: " + "palavra " * 30)
+    frame = capsys.readouterr().out.splitlines()
+    assert {len(line) for line in frame} <= {38, 39, 40} and len({len(line) for line in frame}) == 1
+
+
+def test_a_report_s_figures_have_a_point_on_the_console() -> None:
+    assert (
+        pointed("melhor: +0,035 [+0,021; +0,049], em 70 leituras") == "melhor: +0.035 [+0.021; +0.049], em 70 leituras"
+    )
 
 
 def test_a_reader_that_goes_away_ends_nothing() -> None:
@@ -76,8 +113,8 @@ def test_a_number_has_a_decimal_comma(value: float, places: int, text: str) -> N
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (8.26, "8,3 s"),
-        (59.94, "59,9 s"),
+        (8.26, "8.3 s"),
+        (59.94, "59.9 s"),
         (59.96, "1 min 00 s"),
         (185, "3 min 05 s"),
         (3599.6, "1 h 00 min"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from cartas_mlflow.console import decimal, duration, progress_bar, say
+from cartas_mlflow.console import duration, progress_bar, say
 from cartas_mlflow.errors import BaseModelError
 from cartas_mlflow.files import checksum
 
@@ -100,8 +100,8 @@ def download(file: RemoteFile) -> None:
 
 
 def megabytes(count: float) -> str:
-    """Bytes as ``1.234`` or, below ten, as ``0,9``."""
-    return decimal(count / 1e6, 1) if count < 1e7 else f"{count / 1e6:,.0f}".replace(",", ".")
+    """Bytes as ``1234`` or, below ten, as ``0.9``."""
+    return f"{count / 1e6:.1f}" if count < 1e7 else f"{count / 1e6:.0f}"
 
 
 @contextmanager

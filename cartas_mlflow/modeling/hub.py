@@ -303,7 +303,7 @@ def _refused(settings: ModelSettings, reply: httpx2.Response) -> BaseModelError:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:g} s".replace(".", ",")
+    return f"{value:g} s"
 
 
 def _root(error: BaseException) -> BaseException:

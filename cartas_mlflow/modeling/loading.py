@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cartas_mlflow.console import decimal
 from cartas_mlflow.errors import BaseModelError, SettingError, first_line
 from cartas_mlflow.modeling.base import TOKENIZER_FILES, BaseLocation
 from cartas_mlflow.modeling.hardware import Hardware
@@ -55,7 +54,7 @@ def choose_quantization(
                 "false ou training.device=cpu."
             )
         return four_bits, "forçada"
-    size, free = decimal(weight_bytes(shape) / GIB, 1), decimal(hardware.free_memory, 1)
+    size, free = f"{weight_bytes(shape) / GIB:.1f}", f"{hardware.free_memory:.1f}"
     share = "mais" if needs_four_bits(shape, hardware) else "menos"
     reason = f"sem ela o modelo ocupa {size} GB, {share} de um quarto dos {free} GB livres"
     return (four_bits if needs_four_bits(shape, hardware) else None), reason

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cartas_mlflow.console import decimal
 from cartas_mlflow.modeling.hardware import Hardware
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def choose_precision(requested: str, hardware: Hardware, measure_gain: Callable[
     if hardware.device == "cuda":
         return Precision("bfloat16", "o hardware calcula bfloat16 nativamente")
     gain = measure_gain()
-    measured = f"medido agora: nesta CPU, bfloat16 tem {decimal(gain, 1)} vezes a velocidade de float32"
+    measured = f"medido agora: nesta CPU, bfloat16 tem {gain:.1f} vezes a velocidade de float32"
     return Precision("bfloat16" if gain >= WORTHWHILE_GAIN else "float32", measured)
 
 

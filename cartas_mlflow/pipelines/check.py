@@ -14,6 +14,7 @@ from cartas_mlflow.data.records import Records
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.modeling.loading import load_tokenizer
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.utility_runs import tell_project_run
 from cartas_mlflow.training import preparation, review
 
 
@@ -69,4 +70,4 @@ def _tell_project_run(config: ExperimentConfig, records: Records) -> None:
     from cartas_mlflow.registry import candidates
 
     what = f"{len(records.rows)} leituras de {records.cards} cartas em `{config.data.path}`: pode treinar."
-    candidates.tell_project_run(candidates.connect(), f"conferência de {config.data.path}", what)
+    tell_project_run(candidates.connect(), f"conferência de {config.data.path}", what, command="check")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
-from cartas_mlflow.console import say
+from cartas_mlflow.console import pointed, say
 from cartas_mlflow.files import write_text
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.comparison import compare_runs
@@ -23,7 +22,8 @@ from cartas_mlflow.tracking.comparison_page import (
 )
 from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.opening import open_run
-from cartas_mlflow.tracking.run import OUTCOME_TAG, UTILITY_TAG
+from cartas_mlflow.tracking.run import OUTCOME_TAG
+from cartas_mlflow.tracking.utility_runs import tuck_away
 from cartas_mlflow.training.session import new_folder
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def compare(
     write_text(page, render_comparison(facts))
     write_text(short, comparison_markdown(facts))
     with open_run(config.tracking.model_copy(update={"system_metrics": False})) as run:
-        run.set_tags({UTILITY_TAG: "compare", **{f"compared.{column.letter}": column.id for column in facts.runs}})
+        tuck_away(client, run.id, "compare", facts.runs[0].id)
+        run.set_tags({f"compared.{column.letter}": column.id for column in facts.runs})
         run.log_params({"compare.runs": runs})
         for file in (page, short):
             run.log_file(file, "report")
@@ -85,20 +86,16 @@ def _tell(facts: ComparisonFacts) -> None:
         pairs = "; ".join(
             f"{run.letter} {'—' if value is None else value}" for run, value in zip(facts.runs, values, strict=True)
         )
-        say(textwrap.fill(f"  {name}: {pairs}", WIDTH, subsequent_indent="    ", break_on_hyphens=False))
+        say(f"  {name}: {pairs}")
     narrow = min(LONGEST_TITLE, WIDTH - CELL * len(facts.runs))
     say(f"{'Medida':<{narrow}}" + "".join(f"{run.letter:>{CELL}}" for run in facts.runs))
     for metric, title in facts.metrics.items():
-        cells = (_pointed(run.cells[metric].value) if metric in run.cells else "n/d" for run in facts.runs)
+        cells = (pointed(run.cells[metric].value) if metric in run.cells else "n/d" for run in facts.runs)
         label = title if len(title) <= narrow else f"{title[: narrow - 1]}…"
         say(f"{label:<{narrow}}" + "".join(f"{cell:>{CELL}}" for cell in cells))
     for metric, title in facts.metrics.items():
         for run in facts.runs:
             if metric in run.cells and (cell := run.cells[metric]).verdict is not None:
-                say(f"⚖️ {title}: {run.letter} {cell.verdict}: {_pointed(str(cell.difference))}")
+                say(f"⚖️ {title}: {run.letter} {cell.verdict}: {pointed(str(cell.difference))}")
     for remark in facts.remarks:
-        say(textwrap.fill(f"⚠️ {remark}", WIDTH, subsequent_indent="   "))
-
-
-def _pointed(text: str) -> str:
-    return re.sub(r"(?<=\d),(?=\d)", ".", text)
+        say(f"⚠️ {remark}")

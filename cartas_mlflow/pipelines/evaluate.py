@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
-from cartas_mlflow.console import decimal, say
+from cartas_mlflow.console import decimal, pointed, say
 from cartas_mlflow.data.records import load_records
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.evaluation.confidence import METRICS, Interval, bootstrap
@@ -20,10 +20,12 @@ from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking.failures import failures_told
+from cartas_mlflow.tracking.metric_names import evaluated
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.progress import progress_bar
 from cartas_mlflow.tracking.report import METRIC_TITLES
 from cartas_mlflow.tracking.run import OUTCOME_TAG
+from cartas_mlflow.tracking.utility_runs import tuck_away
 
 LEVEL = 0.95
 
@@ -46,6 +48,7 @@ def evaluate(
     client = candidates.connect()
     candidate = candidates.find_candidate(client, name)
     with open_run(config.tracking) as run:
+        tuck_away(client, run.id, "evaluate", candidate.run_id)
         records = load_records(config.data)
         columns = {field: [getattr(record, field) for record in records.rows] for field in (*RECORD_FIELDS, "texto")}
         seen = _count_seen(candidates.trained_on(client, candidate), columns["texto"])
@@ -57,7 +60,8 @@ def evaluate(
 
         dataset = run.log_datasets({"evaluation": columns}, records.source, "texto")["evaluation"]
         bounds = {f"{metric}_{end}": getattr(i, end) for metric, i in intervals.items() for end in ("low", "high")}
-        figures = {**score_texts(texts, columns["texto"]), **bounds}
+        measured = {**score_texts(texts, columns["texto"]), **bounds}
+        figures = {evaluated(name): value for name, value in measured.items()}
         if candidate.model_id is None:
             run.log_metrics(figures)
         else:
@@ -84,7 +88,7 @@ def evaluate(
             + (f"\n\n{seen} dessas leituras estavam no treino do modelo." if seen else "")
         )
         for line in lines:
-            say(f"📊 {line}")
+            say(f"📊 {pointed(line)}")
         say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
     return intervals
 

@@ -25,6 +25,7 @@ from cartas_mlflow.registry.requests import RequestError, try_rows
 from cartas_mlflow.settings import RECORD_FIELDS, ColumnNames, ExperimentConfig, ServingSettings
 from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.progress import progress_bar
+from cartas_mlflow.tracking.utility_runs import tell_project_run
 
 NO_LIMIT = 10**9
 
@@ -71,7 +72,8 @@ def generate(
     check_engine(config.serving.engine)
     order = _read_order(config, prompt or {}, table, output)
     name = model or f"{candidates.MODELS}{config.registry.name}@{CHAMPION}"
-    generator = candidates.choose(name).open(config.serving.engine)
+    candidate = candidates.choose(name)
+    generator = candidate.open(config.serving.engine)
     typed = {key.removeprefix("generation.") for key in overrides or {} if key.startswith("generation.")}
     chosen = {key: getattr(config.generation, key) for key in typed}
     if chosen.get("do_sample") and "num_beams" not in typed:
@@ -82,7 +84,7 @@ def generate(
     )
     texts, problems = _write(generator, order, limits, table)
     if output is None:
-        say("\n\n".join(texts.values()))
+        say("\n\n".join(texts.values()), whole=True)
     else:
         columns = {"texto": [texts.get(row, "") for row in range(len(order.prompts))]}
         if problems:
@@ -98,7 +100,8 @@ def generate(
         say(f"✅ Leituras gravadas: {len(texts)}, em {output}")
     if "MLFLOW_RUN_ID" in os.environ:
         client = candidates.connect()
-        candidates.tell_project_run(client, f"leituras de {name}", f"{len(texts)} leituras de `{name}`.")
+        outcome = f"{len(texts)} leituras de `{name}`."
+        tell_project_run(client, f"leituras de {name}", outcome, command="generate", training=candidate.run_id)
     return list(texts.values())
 
 

@@ -11,6 +11,7 @@ from cartas_mlflow.errors import SettingError
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.contest import RegisteredModel, give_back, promote_model
 from cartas_mlflow.tracking.failures import failures_told
+from cartas_mlflow.tracking.utility_runs import tell_project_run
 
 
 @failures_told()
@@ -47,5 +48,6 @@ def promote(
         run_id = run.info.run_id
     registered = promote_model(client, run_id, config.registry, force=force)
     name = f"promoção de {registered.name} {registered.version}"
-    candidates.tell_project_run(client, name, f"{registered.decision.reason} Treinamento: `{run_id}`.")
+    outcome = f"{registered.decision.reason} Treinamento: `{run_id}`."
+    tell_project_run(client, name, outcome, command="promote", training=run_id)
     return registered

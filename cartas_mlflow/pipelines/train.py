@@ -18,6 +18,7 @@ from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.store import told_keeps_models
 from cartas_mlflow.training import fitting, page, preparation, record
+from cartas_mlflow.training.next_steps import say_next_steps
 from cartas_mlflow.training.review import check_command
 from cartas_mlflow.training.session import begin, say_interrupted
 
@@ -47,7 +48,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
     session = begin(config_path, overrides or {})
     check_engine(session.config.serving.engine)
     with (
-        keep_log(session.log_file),
+        keep_log(session.log_file, from_the_start=True),
         open_run(session.config.tracking, resume_run_id=session.run_id, log_file=session.log_file) as run,
     ):
         settled = preparation.settle_base(
@@ -94,6 +95,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
             raise RunInterrupted(say_interrupted(result.checkpoint))
 
         say("9. Avaliando o melhor adaptador...")
+        say("⏳ Salvando adaptadores LoRA e tokenizer...")
         save_adapter(model, base.tokenizer, session.adapter, base.location)
         record.save_served(session, setup)
         setup = setup.without_weights()
@@ -105,9 +107,11 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         say("10. Salvando modelo treinado...")
         facts = record.log_result(run, session, setup, result, final, baselines, validation, with_model=with_model)
         page.log_page(run, session, setup, facts, final.texts, untuned.texts)
-        say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")
+        say(f"🔎 Execução {run.id} no experimento {run.experiment}")
 
-    if config.registry.register_model and with_model:
-        say("11. Registrando o modelo e comparando com o campeão...")
-        promote_model(MlflowClient(), run.id, config.registry)
+    with keep_log(session.log_file):
+        if config.registry.register_model and with_model:
+            say("11. Registrando o modelo e comparando com o campeão...")
+            promote_model(MlflowClient(), run.id, config.registry)
+        say_next_steps(run, config, data)
     return TrainingResult(run.id, session.adapter, result.best_epoch, final.metrics)

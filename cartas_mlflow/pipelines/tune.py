@@ -63,7 +63,7 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
     given = resolve_aliases(overrides or {})
     requested, space = load_search(config_path, given)
     folder = new_folder(Path(requested.tracking.output_dir))
-    with keep_log(folder / "busca.log"), _sigterm_interrupts(), _open_storage(requested) as study:
+    with keep_log(folder / "busca.log", from_the_start=True), _sigterm_interrupts(), _open_storage(requested) as study:
         settled = _settle_on_the_metric(requested, config_path, given)
         config = settled.config
         source = Path(config_path).name

@@ -7,7 +7,7 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cartas_mlflow.console import decimal, say
+from cartas_mlflow.console import say
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.modeling.interruption import Interruption
@@ -101,7 +101,7 @@ def read_corpus(
     corpus = load_corpus(session.texts, tokenizer, settings.document_tokens, settings.source_weights, domain)
     tokens = sum(map(len, corpus.general))
     say(
-        f"Corpus: {len(corpus.general)} trechos, {decimal(tokens / 1e6, 2)} milhões de tokens; validação: "
+        f"Corpus: {len(corpus.general)} trechos, {tokens / 1e6:.2f} milhões de tokens; validação: "
         f"{len(corpus.general_held_out)} trechos"
     )
     if domain:
@@ -115,7 +115,7 @@ def prepare_model(config: ExperimentConfig, session: PretrainingSession) -> Pret
     rows = padded_vocabulary_size(settings.vocabulary)
     machine = _find_machine(config, session, rows)
     training = Pretraining(build_model(settings.shape, rows, settings.seed), settings, machine, settings.compile)
-    say(f"T5 de {decimal(sum(weights.numel() for weights in training.model.parameters()) / 1e6, 1)} milhões de pesos")
+    say(f"T5 de {sum(weights.numel() for weights in training.model.parameters()) / 1e6:.1f} milhões de pesos")
     if session.run_id is not None:
         training.load(session.checkpoint)
         say(f"Continuando do passo {training.progress.step} ({training.progress.tokens} tokens)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow import __version__
 from cartas_mlflow.config import PROJECT_ROOT
-from cartas_mlflow.console import decimal, duration, say
+from cartas_mlflow.console import decimal, duration, pointed, say
 from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.pretrain_settings import PretrainSettings
 from cartas_mlflow.pretraining.base_card import CardFacts, Source, write_base_card
@@ -19,6 +19,7 @@ from cartas_mlflow.pretraining.corpus import PretrainingCorpus
 from cartas_mlflow.pretraining.session import PretrainingSession
 from cartas_mlflow.pretraining.training import Pretraining, evaluate_continuation, schedule_factor
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.metric_names import STEP_SERIES, held_out
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ class Watch:
                 metrics |= {f"{name}_{key}": value for key, value in values.items()}
         training.average.swap(training.model)
         self.measured = training.progress.step, metrics
-        self.run.log_metrics(metrics, step=training.progress.step)
-        say("  " + "; ".join(f"{title}: {_bits(metrics, name)}" for name, title in _measured(metrics).items()))
+        self.run.log_metrics({held_out(name): value for name, value in metrics.items()}, step=training.progress.step)
+        say("  " + "; ".join(f"{title}: {pointed(_bits(metrics, name))}" for name, title in _measured(metrics).items()))
         return metrics
 
     def _log_point(self) -> None:
@@ -100,17 +101,17 @@ class Watch:
         self.losses = []
         self.run.log_metrics(
             {
-                "loss": loss,
-                "learning_rate": settings.matrix_lr * schedule_factor(progress.tokens, settings),
-                "tokens": progress.tokens,
-                "tokens_per_second": pace,
-                "minutes": progress.seconds / 60,
+                STEP_SERIES["loss"]: loss,
+                STEP_SERIES["learning_rate"]: settings.matrix_lr * schedule_factor(progress.tokens, settings),
+                "train/tokens": progress.tokens,
+                "train/tokens_per_second": pace,
+                "train/minutes": progress.seconds / 60,
             },
             step=progress.step,
         )
         done = min(100, 100 * progress.tokens // settings.total_tokens)
         say(
-            f"Passo {progress.step} ({done} %): perda {decimal(loss, 3)}; {decimal(progress.tokens / 1e6, 2)} milhões "
+            f"Passo {progress.step} ({done} %): perda {loss:.3f}; {progress.tokens / 1e6:.2f} milhões "
             f"de tokens, {pace:.0f} por segundo; restam cerca de "
             f"{duration(max(0, settings.total_tokens - progress.tokens) / pace)}"
         )
@@ -185,10 +186,10 @@ def log_ending(
     progress = training.progress
     lines = [f"{title}: {_bits(metrics, name)}" for name, title in _measured(metrics).items()]
     ending = "**Concluído:**" if complete else "**Parou pelo tempo (pretrain.minutes):**"
-    seen = f"{decimal(progress.tokens / 1e6, 2)} milhões de tokens em {duration(progress.seconds)}"
+    seen = f"{decimal(progress.tokens / 1e6, 2)} milhões de tokens em {duration(progress.seconds).replace('.', ',')}"
     run.describe(f"{ending} {seen}.\n\n" + "".join(f"- {line}\n" for line in lines) + f"\nBase em `{session.base}`.")
     run.set_tags({OUTCOME_TAG: "finished"})
-    say(f"✅ Base gravada em: {session.base} ({seen})")
+    say(f"✅ Base gravada em: {session.base} ({pointed(seen)})")
     for line in lines:
         say(f"📊 {line[0].upper()}{line[1:]}")
     if not complete:

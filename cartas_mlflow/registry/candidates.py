@@ -13,7 +13,8 @@ from cartas_mlflow.files import parse_table, read_text
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.settings import RECORD_FIELDS, TrackingSettings
-from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, UTILITY_TAG, is_generated_name
+from cartas_mlflow.tracking.metric_names import final, former
+from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, UTILITY_TAG
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 
 if TYPE_CHECKING:
@@ -84,16 +85,6 @@ def connect() -> MlflowClient:
     return client
 
 
-def tell_project_run(client: MlflowClient, name: str, description: str) -> None:
-    """Name and describe the run that ``mlflow run`` opened for a command, if it did; a name given by a person stays."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id is None:
-        return
-    if is_generated_name(client.get_run(run_id).info.run_name):
-        client.set_tag(run_id, "mlflow.runName", name)
-    client.set_tag(run_id, "mlflow.note.content", description)
-
-
 def chosen_experiment(client: MlflowClient, settings: TrackingSettings) -> str:
     """The experiment that the user named; or the one that ``mlflow run`` is in; or the settings' default."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
@@ -120,18 +111,30 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment:
 
 
 def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
-    """The finished training of the experiment with the highest ``final_<metric>``.
+    """The finished training of the experiment with the highest final figure.
 
     Raises:
         RegistryError: no such experiment, or no finished training in it.
     """
     found = find_experiment(client, experiment)
+    names = (final(metric), former(final(metric)))
+    best = {name: run for name in names if (run := _highest(client, found.experiment_id, name)) is not None}
+    if not best:
+        raise RegistryError(
+            f"O experimento {experiment} não tem nenhum treinamento concluído com modelo; treine um antes, ou indique "
+            "outro em tracking.experiment."
+        )
+    return max(best.items(), key=lambda item: item[1].data.metrics[item[0]])[1]
+
+
+def _highest(client: MlflowClient, experiment_id: str, name: str) -> Run | None:
+    """The finished training, with a model, that has the highest value of a metric."""
     page = None
     while page is None or page.token:
         page = client.search_runs(
-            [found.experiment_id],
-            filter_string=f"metrics.final_{metric} > -1",
-            order_by=[f"metrics.final_{metric} DESC"],
+            [experiment_id],
+            filter_string=f"metrics.`{name}` > -1",
+            order_by=[f"metrics.`{name}` DESC"],
             max_results=100,
             page_token=page.token if page else None,
         )
@@ -140,10 +143,7 @@ def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
             finished = tags.get(OUTCOME_TAG) in FINISHED_OUTCOMES and UTILITY_TAG not in tags
             if finished and logged_model(client, run) is not None:
                 return run
-    raise RegistryError(
-        f"O experimento {experiment} não tem nenhum treinamento concluído com modelo; treine um antes, ou indique "
-        "outro em tracking.experiment."
-    )
+    return None
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run:

@@ -17,6 +17,8 @@ from cartas_mlflow.registry.candidates import validation_table
 from cartas_mlflow.setting_checks import typed
 from cartas_mlflow.settings import RegistrySettings, setting_names
 from cartas_mlflow.tracking.comparison_page import Cell, ComparisonFacts, RunColumn, Writing, WrittenPrompt
+from cartas_mlflow.tracking.metric_names import final, logged
+from cartas_mlflow.tracking.parameters import in_effect
 from cartas_mlflow.tracking.report import METRIC_TITLES, metric_text
 from cartas_mlflow.tracking.run import param_text
 from cartas_mlflow.tracking.store import where_to_look
@@ -69,9 +71,9 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str | None]]:
 
     None where a run knows no such setting.
     """
+    params = [in_effect(run.data.params) for run in runs]
     rows = {
-        name: [_settled(name, run.data.params.get(name)) for run in runs]
-        for name in (*setting_names(), *CHOSEN_FOR_THE_USER)
+        name: [_settled(name, own.get(name)) for own in params] for name in (*setting_names(), *CHOSEN_FOR_THE_USER)
     }
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
@@ -90,7 +92,7 @@ def _column(letter: str, run: Run, standing: Standing) -> RunColumn:
     cells = {}
     for metric in METRIC_TITLES:
         interval = standing.values.get(metric)
-        value = run.data.metrics.get(f"final_{metric}") if interval is None else interval.value
+        value = logged(run.data.metrics, final(metric)) if interval is None else interval.value
         if value is None:
             continue
         difference = standing.over_first.get(metric)

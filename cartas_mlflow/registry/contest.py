@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cartas_mlflow.console import say
+from cartas_mlflow.console import pointed, say
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.promotion import CHAMPION, Contest, Decision, promote, register, roll_back
 from cartas_mlflow.registry.requests import RequestError
 from cartas_mlflow.settings import RECORD_FIELDS, RegistrySettings
 from cartas_mlflow.tracking.progress import progress_bar
+from cartas_mlflow.tracking.utility_runs import tell_project_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,9 +48,9 @@ def promote_model(
         return _hold(client, challenger, version, champion)
 
     decision = promote(client, version, settings, contest, force=force)
-    say(("🏆 " if decision.promoted else "➖ ") + decision.reason)
+    say(("🏆 " if decision.promoted else "➖ ") + pointed(decision.reason))
     if decision.remark:
-        say(decision.remark)
+        say(pointed(decision.remark))
     if decision.promoted:
         say(f"Para servir: mlflow models serve -m models:/{settings.name}@{CHAMPION} --env-manager local")
     return RegisteredModel(settings.name, str(version.version), decision)
@@ -66,7 +67,13 @@ def give_back(name: str) -> tuple[str, str]:
     loser, winner = roll_back(client, name)
     outcome = f"{name}: a versão {loser} deixou o posto e a versão {winner} voltou a ser a campeã."
     say(f"↩️ {outcome}")
-    candidates.tell_project_run(client, f"devolução do posto de {name}", outcome)
+    tell_project_run(
+        client,
+        f"devolução do posto de {name}",
+        outcome,
+        command="promote",
+        training=client.get_model_version(name, winner).run_id or None,
+    )
     return loser, winner
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 INK, MUTED, GRID, BLUE, RED, PALE = "#22313f", "#6b7a88", "#e3e8ec", "#2a6f97", "#c8553d", "#a9c4d4"
+ENOUGH = 15
+"""Complete trials from which on an importance is more than a hint."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class StudyView:
     maximize: bool
     trials: Sequence[FrozenTrial]
     """Those that count, in order."""
+    untuned: float | None = None
+    """What the base has without a training."""
 
     @property
     def complete(self) -> list[FrozenTrial]:
@@ -70,13 +74,18 @@ def importances(view: StudyView, seed: int) -> dict[str, float]:
     return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed), params=shared)
 
 
+def standing(complete: int) -> str:
+    """How much an importance stands on, in words."""
+    return f"{complete} tentativas completas" + ("; são poucas: uma pista" if complete < ENOUGH else "")
+
+
 def draw_study(view: StudyView, shares: Mapping[str, float]) -> dict[str, Figure]:
     """File name without ending -> picture; only those that there is something to draw for."""
     figures: dict[str, Figure] = {}
     if view.complete:
         figures["history"] = _draw_history(view)
     if shares:
-        figures["importances"] = _draw_importances(shares)
+        figures["importances"] = _draw_importances(shares, len(view.complete))
     if len(view.complete) > 1 and view.parameters:
         figures["parallel_coordinates"] = _draw_parallel(view)
         figures["slices"] = _draw_slices(view)
@@ -145,6 +154,8 @@ def _draw_history(view: StudyView) -> Figure:
             axes.scatter([trial.number for trial in trials], [trial.value for trial in trials], label=label, **look)
     numbers, best = zip(*view.running_best(), strict=True)
     axes.step(numbers, best, where="post", color=RED, linewidth=2, label="melhor até aqui")
+    if view.untuned is not None:
+        axes.axhline(view.untuned, color=MUTED, linewidth=1.6, linestyle=(0, (5, 3)), label="modelo sem ajuste")
     for trial in complete:
         label = trial.user_attrs.get("label")
         if label:
@@ -159,13 +170,14 @@ def _draw_history(view: StudyView) -> Figure:
     return figure
 
 
-def _draw_importances(shares: Mapping[str, float]) -> Figure:
+def _draw_importances(shares: Mapping[str, float], complete: int) -> Figure:
     figure, (axes,) = _panels(1, 8.0, 1.4 + 0.4 * len(shares))
     names = list(shares)[::-1]
     bars = axes.barh(range(len(names)), [shares[name] for name in names], color=BLUE, height=0.6)
     axes.set_yticks(range(len(names)), labels=names)
     axes.bar_label(bars, [f"{100 * shares[name]:.0f} %" for name in names], padding=4, fontsize=9, color=INK)
-    axes.set_title("Quanto cada configuração pesou (fANOVA)", loc="left", color=INK, fontsize=12, fontweight="bold")
+    title = f"Quanto cada configuração pesou\n(fANOVA, {standing(complete)})"
+    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
     axes.set_xlim(0, max(1e-9, 1.12 * max(shares.values())))
     axes.set_xticks([])
     axes.grid(visible=False)
@@ -261,7 +273,7 @@ def _panels(number: int, width: float, height: float, columns: int = 1) -> tuple
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(MUTED)
         axes.tick_params(which="both", colors=MUTED, length=0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _text(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace(".", ",")))
     return figure, panels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cartas_mlflow.config import vary
-from cartas_mlflow.console import decimal, duration, hushed, say
+from cartas_mlflow.console import decimal, duration, hushed, pointed, say
 from cartas_mlflow.errors import SearchError
 from cartas_mlflow.files import write_text
 from cartas_mlflow.registry.model import log_reading_model, open_folder
-from cartas_mlflow.search.figures import StudyView, draw_study, importances, interactive_page
+from cartas_mlflow.search.figures import StudyView, draw_study, importances, interactive_page, standing
 from cartas_mlflow.search.run import SearchRun
 from cartas_mlflow.search.space import Space
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking import metric_names
 from cartas_mlflow.tracking.opening import open_run
-from cartas_mlflow.tracking.report import METRIC_TITLES
-from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
+from cartas_mlflow.tracking.report import LINE, METRIC_TITLES
+from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun, param_text
 from cartas_mlflow.training import fitting
 from cartas_mlflow.training import record as training_record
 
@@ -36,7 +38,7 @@ TRAINING_SECTIONS = ("data", "model", "lora", "training", "early_stopping", "gen
 """What ``best.yaml`` holds: how to train, not where to log."""
 BUDGET = "search.trials"
 """A tag, not a parameter: a study that goes on may be given more."""
-SHOWN_ROWS = 10
+SHOWN_ROWS, SHOWN_SHARES = 10, 3
 NO_SERIES_STEP = 10**9
 """MLflow links to a logged model whatever the run logged at the model's step: a step that no series has."""
 
@@ -73,10 +75,10 @@ def log_progress(study: SharedStudy, run: SearchRun, since: datetime) -> None:
     counted = {trial.number for trial in trials}
     for end in news:
         if end.first and end.best is not None:
-            run.log_metric(f"best_{metric}", end.best, end.place)
+            run.log_metric(f"search/best_{metric}", end.best, end.place)
         number = end.trial.number
         account = _account(end.trial, metric) if number in counted else f"Tentativa {number}: será refeita"
-        say(f"{account} · melhor até aqui: {_value(end.best)}")
+        say(pointed(f"{account} · melhor até aqui: {_value(end.best)}"))
     say(_pace(trials, study.settings.trials, since))
 
 
@@ -103,9 +105,9 @@ def close_study(
         run.end("FINISHED", "finished")  # another process, or an earlier command, has written it all down
     ranking = _ranking(study)
     for trial in ranking[:SHOWN_ROWS]:
-        say(f"  {_account(trial, study.settings.metric)}")
+        say(f"  {pointed(_account(trial, study.settings.metric))}")
     title = _title(study.settings.metric)
-    say(f"🏆 Melhor tentativa: {ranking[0].number}, {title} {_value(ranking[0].value)}")
+    say(f"🏆 Melhor tentativa: {ranking[0].number}, {title} {pointed(_value(ranking[0].value))}")
     say("📁 Para treinar com ela: search/best.yaml, nos artefatos do estudo (-P config=best.yaml)")
 
 
@@ -115,9 +117,9 @@ def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folde
     with open_run(tracking, resume_run_id=run.id, log_file=folder / "busca.log") as tracked:
         view = StudyView(study.name, _title(study.settings.metric), study.settings.metric != "loss", study.trials())
         _log_trials(tracked, study, space)
-        _log_pictures(tracked, view, study.settings.seed)
         best = study.best()
         if best is None:
+            _log_pictures(tracked, view, study.settings.seed)
             reasons = [facts_of(trial)["reason"] for trial in study.trials() if facts_of(trial)["reason"]]
             raise SearchError(
                 f"Nenhuma tentativa do estudo {study.name} chegou ao fim; "
@@ -125,14 +127,18 @@ def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folde
             )
         config = vary(base_config, values_of(best, space), f"tentativa {best.number}")
         _log_best_settings(tracked, study, best, config, folder)
-        final = _log_best_adapter(tracked, best, config, bench, folder, with_model)
-        tracked.describe(_description(study, best, final, space))
+        final, untuned = _log_best_adapter(tracked, best, config, bench, folder, with_model)
+        view = replace(view, untuned=untuned[study.settings.metric])
+        shares = _log_pictures(tracked, view, study.settings.seed)
+        values = values_of(best, space)
+        varied = {dimension.name: values[dimension.name] for dimension in space.dimensions if dimension.name in values}
+        tracked.describe(_description(view, best, final, varied, shares))
         tracked.set_tags(
             {
                 OUTCOME_TAG: "finished",
                 "best.trial": best.number,
                 "best.run": facts_of(best)["run"],
-                **{f"best.{name}": value for name, value in values_of(best, space).items()},
+                **{f"best.{name}": value for name, value in values.items()},
             }
         )
 
@@ -165,14 +171,15 @@ def _log_trials(run: TrackedRun, study: SharedStudy, space: Space) -> None:
     run.log_csv(columns, "search/trials.csv")
 
 
-def _log_pictures(run: TrackedRun, view: StudyView, seed: int) -> None:
+def _log_pictures(run: TrackedRun, view: StudyView, seed: int) -> Mapping[str, float]:
+    """The pictures that there is something to draw for; gives each setting's share in the differences."""
     shares = importances(view, seed)
     for name, figure in draw_study(view, shares).items():
         run.log_figure(figure, f"search/{name}.png")
     page = interactive_page(view, shares, seed)
     if page is not None:
         run.log_text(page, "search/study.html")
-    run.log_metrics({f"importance.{name}": share for name, share in shares.items()})
+    return shares
 
 
 def _log_best_settings(
@@ -191,8 +198,8 @@ def _log_best_settings(
 
 def _log_best_adapter(
     run: TrackedRun, best: FrozenTrial, config: ExperimentConfig, bench: Bench, folder: Path, with_model: bool
-) -> dict[str, float]:
-    """The best trial's adapter as the study's own, evaluated as it is served; gives its metrics."""
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """The best trial's adapter as the study's own, evaluated as it is served; gives its metrics and the base's."""
     import mlflow.artifacts
 
     run_id = facts_of(best)["run"]
@@ -207,11 +214,12 @@ def _log_best_adapter(
     write_text(folder / "split.csv", training_record.split_table(bench.data))
     run.log_file(folder / "split.csv", "data")
     run.log_file(adapter, "adapter")
-    metrics, now = {f"final_{name}": value for name, value in final.metrics.items()}, int(time.time() * 1000)
+    metrics, now = {metric_names.final(name): value for name, value in final.metrics.items()}, int(time.time() * 1000)
     run.log_metrics(metrics, timestamp=now)
     validation = training_record.log_data(run, bench.data)
+    untuned = baselines["Base sem ajuste"]
     if not with_model:
-        return final.metrics
+        return final.metrics, untuned
     model_id = log_reading_model(
         adapter,
         bench.base.location,
@@ -221,27 +229,31 @@ def _log_best_adapter(
         step=NO_SERIES_STEP,
     )
     run.log_model_metrics(model_id, metrics, validation, timestamp=now)
-    return final.metrics
+    return final.metrics, untuned
 
 
-def _description(study: SharedStudy, best: FrozenTrial, final: Mapping[str, float], space: Space) -> str:
-    title = _title(study.settings.metric)
-    names = [dimension.name for dimension in space.dimensions]
+def _description(
+    view: StudyView,
+    best: FrozenTrial,
+    final: Mapping[str, float],
+    settings: Mapping[str, Any],
+    shares: Mapping[str, float],
+) -> str:
+    """The study's description, in the lines that MLflow shows unfolded: result, settings, what weighed, where to go."""
+    order = sorted(settings, key=lambda name: -shares.get(name, 0))
     lines = [
-        f"**Busca concluída:** {len(study.trials())} tentativas; a melhor é a **{best.number}** "
-        f"({facts_of(best)['label'] or 'do amostrador'}), com {title} {_value(best.value)} na validação. "
-        f"Leituras com trecho copiado do treino: {decimal(100 * final['copied_share'], 1)} %.",
-        "As configurações dela estão em `search/best.yaml` (use `-P config=`), o adaptador em `adapter/`, as figuras "
-        "em `search/`.",
-        "| Tentativa | Estado | " + title + " | Origem | " + " | ".join(names) + " |\n"
-        "| ---: | --- | ---: | --- |" + " --- |" * len(names),
+        f"**{view.metric} {_value(best.value)}**, a melhor de {len(view.trials)} tentativas (a {best.number}, "
+        f"{facts_of(best)['label'] or 'do amostrador'}); modelo sem ajuste: {_value(view.untuned)}; leituras com "
+        f"trecho copiado: {decimal(100 * final['copied_share'], 1)} %.",
+        "*Configurações:* "
+        + textwrap.shorten("; ".join(f"{name}={_cell(settings[name])}" for name in order), LINE, placeholder=" …"),
+        f"*Pesaram:* {', '.join(f'{name} {100 * share:.0f} %' for name, share in list(shares.items())[:SHOWN_SHARES])} "
+        f"(fANOVA, {standing(len(view.complete))})."
+        if shares
+        else None,
+        "*Treinar com elas:* `-P config=best.yaml` (de `search/`); todas as tentativas em `search/trials.csv`.",
     ]
-    for trial in _ranking(study)[:SHOWN_ROWS]:
-        values = values_of(trial, space)
-        cells = [_cell(values.get(name)) for name in names]
-        state, label = STATES[trial.state.name], facts_of(trial)["label"] or "amostrador"
-        lines[-1] += f"\n| {trial.number} | {state} | {_value(trial.value)} | {label} | " + " | ".join(cells) + " |"
-    return "\n\n".join(lines)
+    return "  \n".join(filter(None, lines))
 
 
 def _ranking(study: SharedStudy) -> list[FrozenTrial]:
@@ -274,6 +286,5 @@ def _value(value: float | None) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}".replace(".", ",")
-    return "" if value is None else str(value)
+    """A setting as it can be typed, in few figures."""
+    return f"{value:.3g}" if isinstance(value, float) else param_text(value)

@@ -24,6 +24,7 @@ from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.search.pruning import Pruning
 from cartas_mlflow.search.study import Claimed
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.metric_names import EVALUATED, TRIAL_VALUE
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.run import OUTCOME_TAG, STATE_TAG, TrackedRun
 from cartas_mlflow.training import fitting, preparation
@@ -34,6 +35,7 @@ from cartas_mlflow.training.session import Session
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OVERHEAD_TAG = "trial.overhead_seconds"
 Baselines = Mapping[str, Mapping[str, float]]
 
 
@@ -118,7 +120,7 @@ def try_settings(bench: Bench, claimed: Claimed, folder: Path, study_run_id: str
                 evaluation = _train(bench, run, session, setup, pruning)
                 value = evaluation.metrics[metric]
                 claimed.remember(copied_share=evaluation.metrics["copied_share"])
-                run.log_metrics({"trial_value": value})
+                run.log_metrics({TRIAL_VALUE: value})
         if pruning.pruned:
             raise TrialPruned
         return value
@@ -153,7 +155,7 @@ def _train(bench: Bench, run: TrackedRun, session: Session, setup: Setup, prunin
         raise RunInterrupted("A tentativa volta para a fila do estudo.")
     epoch = round(result.history[-1]["epoch"]) if pruning.pruned else result.best_epoch
     row = next(row for row in result.history if row["epoch"] == epoch)
-    metrics = {key.removeprefix("eval_"): value for key, value in row.items() if key.startswith("eval_")}
+    metrics = {key.removeprefix(EVALUATED): value for key, value in row.items() if key.startswith(EVALUATED)}
     final = Evaluation(metrics, tuple(texts[epoch]), 0.0)
     if pruning.pruned:
         training_record.log_curves(run, result, baselines)
@@ -187,7 +189,7 @@ def _state_told(run: TrackedRun) -> Iterator[None]:
 
 
 class _FirstStep(TrainerCallback):
-    """Logs how long it took from the end of the last trial to the first step of this one."""
+    """Notes how long it took from the end of the last trial to the first step of this one."""
 
     def __init__(self, run: TrackedRun, since: float) -> None:
         self.run, self.since = run, since
@@ -196,4 +198,4 @@ class _FirstStep(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         if state.global_step == 0:
-            self.run.log_metrics({"overhead_seconds": time.perf_counter() - self.since})
+            self.run.set_tags({OVERHEAD_TAG: f"{time.perf_counter() - self.since:.3f}"})

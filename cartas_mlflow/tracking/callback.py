@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cartas_mlflow.tracking.metric_names import STEP_SERIES, epoch_series
+
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-STEP_SERIES = ("loss", "learning_rate", "grad_norm")
 FLUSH_SECONDS = 5.0
 """Step points wait at most this long before they are sent: one request carries many."""
 
@@ -43,7 +44,7 @@ class MlflowLogging(TrainerCallback):
     ) -> None:
         if logs is None or "loss" not in logs:
             return
-        self._add({name: logs[name] for name in STEP_SERIES if name in logs}, state.global_step)
+        self._add({series: logs[name] for name, series in STEP_SERIES.items() if name in logs}, state.global_step)
         if time.monotonic() - self.last_flush > FLUSH_SECONDS:
             self.flush()
 
@@ -56,7 +57,7 @@ class MlflowLogging(TrainerCallback):
         **kwargs: object,
     ) -> None:
         epoch = round(state.epoch or 0)
-        self._add(metrics, epoch)
+        self._add({epoch_series(name): value for name, value in metrics.items()}, epoch)
         self.flush()
         self.on_epoch(epoch, metrics)
 

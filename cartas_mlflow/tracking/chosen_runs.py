@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import TrackingError
+from cartas_mlflow.tracking.metric_names import TRIAL_VALUE, logged
 from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, STATE_TAG, STUDY_TAG, UTILITY_TAG
 
 if TYPE_CHECKING:
@@ -109,13 +110,14 @@ class ExperimentRuns:
 
     def _best_trials(self, study: Run) -> Sequence[Run]:
         name = study.data.tags[STUDY_TAG]
-        complete = [
-            run
-            for run in self._search(f"tags.`{_PARENT}` = '{study.info.run_id}'")
-            if run.data.tags.get(STATE_TAG) == "complete" and "trial_value" in run.data.metrics
-        ]
         sign = 1 if study.data.params.get("search.metric") == "loss" else -1
-        ranking = sorted(complete, key=lambda run: (sign * run.data.metrics["trial_value"], run.info.start_time))
+        complete = [
+            (sign * value, run.info.start_time, run)
+            for run in self._search(f"tags.`{_PARENT}` = '{study.info.run_id}'")
+            if run.data.tags.get(STATE_TAG) == "complete"
+            and (value := logged(run.data.metrics, TRIAL_VALUE)) is not None
+        ]
+        ranking = [run for *_, run in sorted(complete, key=lambda entry: entry[:2])]
         kept = list(islice((run for run in ranking if self._has_texts(run)), BEST_TRIALS))
         if not kept:
             raise TrackingError(

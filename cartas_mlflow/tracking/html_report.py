@@ -81,7 +81,11 @@ def page_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"decimal": decimal, "duration": duration, "picture": _as_data_uri}
+    environment.filters |= {
+        "decimal": decimal,
+        "duration": lambda seconds: duration(seconds).replace(".", ","),
+        "picture": _as_data_uri,
+    }
     return environment
 
 

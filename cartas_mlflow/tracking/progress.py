@@ -14,8 +14,9 @@ from cartas_mlflow.console import duration, progress_bar, say
 class Progress(TrainerCallback):
     """A bar over the steps, and a summary after each epoch."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, *, may_stop_early: bool = False) -> None:
         self.epochs = epochs
+        self.about = "no máximo" if may_stop_early else "cerca de"
         self.bar: tqdm | None = None
         self.started = time.perf_counter()
         self.first_epoch = 0.0
@@ -40,7 +41,7 @@ class Progress(TrainerCallback):
             self.bar.close()
 
     def show_epoch(self, epoch: int, metrics: Mapping[str, float], *, best: bool) -> None:
-        """The guide's summary of an epoch, with the time gone and the time left at this pace."""
+        """The guide's summary of an epoch, with the time of one and the time left at this pace."""
         elapsed = time.perf_counter() - self.started
         per_epoch = elapsed / (epoch - self.first_epoch)
         say(
@@ -51,9 +52,10 @@ class Progress(TrainerCallback):
             f"  Eval BLEU: {metrics['eval_bleu']:.4f}"
             f"   (chrF: {metrics['eval_chrf']:.4f})\n"
             + (f"  Prompt fit: {metrics['eval_prompt_fit']:.4f}\n" if "eval_prompt_fit" in metrics else "")
-            + f"  Tempo: {duration(elapsed)}; restam cerca de {duration(per_epoch * (self.epochs - epoch))}"
+            + f"  Tempo por época: {duration(per_epoch)}"
+            + (f"; restam {self.about} {duration(per_epoch * (self.epochs - epoch))}" if epoch < self.epochs else "")
         )
         if not self.estimate_shown:
             self.estimate_shown = True
             say(f"Tempo estimado por época: {duration(per_epoch)}")
-            say(f"Tempo total estimado: {duration(per_epoch * self.epochs)}")
+            say(f"Tempo total estimado: {self.about} {duration(per_epoch * self.epochs)}")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cartas_mlflow.console import decimal
 
+UNFOLDED = 4
+"""Lines of a description that MLflow shows without folding it."""
+SHORT, TEXT, LINE = 40, 55, 140
+"""Characters of a prompt or real text, of a generated one, and of a whole line of the description."""
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~])")
 METRIC_TITLES = {
     "rougeL": "ROUGE-L",
     "chrf": "chrF",
@@ -37,6 +44,30 @@ class ReportFacts:
     quality: Mapping[str, str]
     findings: Sequence[str]
     metric_signatures: Mapping[str, str]
+    readings: Sequence[Reading] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was asked, what the tuned model wrote, and what the person had written. ``place``: among its kind."""
+
+    place: str
+    asked: str
+    generated: str
+    real: str
+
+
+def typical_readings(samples: Mapping[str, Sequence[Any]]) -> list[Reading]:
+    """The reading nearest to the real one, the one in the middle and the farthest, by chrF.
+
+    Args:
+        samples: columns pedido, gerado, real and chrf.
+    """
+    order = sorted(range(len(samples["chrf"])), key=lambda row: -samples["chrf"][row])
+    places = {"mais próxima": order[0], "do meio": order[len(order) // 2], "mais distante": order[-1]}
+    return [
+        Reading(place, *(samples[name][row] for name in ("pedido", "gerado", "real"))) for place, row in places.items()
+    ]
 
 
 def build_report(facts: ReportFacts) -> dict[str, Any]:
@@ -85,6 +116,28 @@ def describe_result(facts: ReportFacts) -> str:
     if facts.findings:
         lines.append("\n".join(f"- {finding}" for finding in facts.findings))
     return "\n\n".join(lines)
+
+
+def summarise_result(facts: ReportFacts, verdicts: Sequence[str] = ()) -> str:
+    """The run's description, in the four lines that MLflow shows unfolded: figure and verdict, alarm, readings.
+
+    Args:
+        verdicts: chrF against each rival, in words.
+    """
+    lines = [
+        " · ".join([f"**chrF {decimal(facts.final_metrics['chrf'], 3)}**", *verdicts]),
+        *(f"⚠️ {_line(alarm, LINE)}" for alarm in facts.findings[:1]),
+        *(
+            f"*{_line(reading.asked, SHORT)}:* {_line(reading.generated, TEXT)} ‖ *real:* {_line(reading.real, SHORT)}"
+            for reading in facts.readings
+        ),
+    ]
+    return "  \n".join(lines[:UNFOLDED])
+
+
+def _line(text: str, width: int) -> str:
+    """The text in one line as Markdown shows it, cut between words."""
+    return _MARKDOWN.sub(r"\\\1", re.sub(r"[ .·,;:]+…$", "…", textwrap.shorten(text, width, placeholder=" …")))
 
 
 def epochs_text(number: int) -> str:

@@ -129,7 +129,8 @@ def fit(
     from transformers import set_seed
 
     config, plan = setup.config, setup.encoded.plan
-    progress, interruption = Progress(config.training.epochs), Interruption()
+    progress = Progress(config.training.epochs, may_stop_early=config.early_stopping.patience > 0)
+    interruption = Interruption()
 
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
         # The trainer takes note of a new best only after its callbacks have run.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cartas_mlflow.console import decimal, duration, say
-from cartas_mlflow.evaluation.confidence import METRICS
+from cartas_mlflow.console import decimal, duration, pointed, say
 from cartas_mlflow.evaluation.verdict import Verdict, judge
 from cartas_mlflow.files import write_text
+from cartas_mlflow.settings import setting_names
 from cartas_mlflow.tracking.html_report import MetricRow, PageFacts, render_page
+from cartas_mlflow.tracking.metric_names import final
+from cartas_mlflow.tracking.parameters import in_effect
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
-from cartas_mlflow.tracking.report import METRIC_TITLES, ReportFacts, describe_result, metric_text
+from cartas_mlflow.tracking.report import METRIC_TITLES, ReportFacts, metric_text, summarise_result
 from cartas_mlflow.tracking.run import TrackedRun, param_text
 from cartas_mlflow.training.fitting import look_up_texts
 from cartas_mlflow.training.preparation import Setup
-from cartas_mlflow.training.record import NOT_LOGGED, run_name, sample_columns
+from cartas_mlflow.training.record import run_name, sample_columns
 from cartas_mlflow.training.session import Session
 
 UNTUNED, LOOKUP = "o modelo sem ajuste", "a consulta"
@@ -37,27 +39,30 @@ def log_page(
     """
     verdict = judge_texts(setup, texts, untuned)
     for rival in (UNTUNED, LOOKUP):
-        say(f"⚖️ {METRIC_TITLES[HEADLINE_METRIC]} {verdict.sentence(rival, HEADLINE_METRIC)}")
+        say(f"⚖️ {METRIC_TITLES[HEADLINE_METRIC]} {pointed(verdict.sentence(rival, HEADLINE_METRIC))}")
     page = session.folder / "relatorio.html"
     write_text(page, render_page(describe_training(session, setup, facts, verdict, texts)))
     run.log_file(page, "report")
     run.log_metrics(
         {
-            f"final_{metric}_over_{name}": verdict.against[rival][metric].difference.value
-            for metric in METRICS
+            final(HEADLINE_METRIC, over=name): verdict.against[rival][HEADLINE_METRIC].difference.value
             for name, rival in (("base", UNTUNED), ("lookup", LOOKUP))
         }
     )
     config = setup.config
     run.name(run_name(config, facts.final_metrics["chrf"]), instead_of=run_name(config))
-    run.describe(f"**Veredito:** {headline(verdict)}.\n\n{describe_result(facts)}")
+    run.describe(summarise_result(facts, verdicts(verdict)))
     say(f"📄 Relatório para ler e mandar: {page}")
 
 
 def headline(verdict: Verdict) -> str:
     """The verdict in a sentence without its full stop."""
-    against = " e ".join(verdict.sentence(rival, HEADLINE_METRIC) for rival in (UNTUNED, LOOKUP))
-    return f"{METRIC_TITLES[HEADLINE_METRIC]} {against}"
+    return f"{METRIC_TITLES[HEADLINE_METRIC]} {' e '.join(verdicts(verdict))}"
+
+
+def verdicts(verdict: Verdict) -> list[str]:
+    """The headline metric against each rival, in words."""
+    return [verdict.sentence(rival, HEADLINE_METRIC) for rival in (UNTUNED, LOOKUP)]
 
 
 def judge_texts(setup: Setup, texts: Sequence[str], untuned: Sequence[str]) -> Verdict:
@@ -74,7 +79,7 @@ def describe_training(
     """Everything that the page shows."""
     data, config = setup.data, setup.config
     baselines = list(facts.baselines.values())
-    settings = {key: value for key, value in config.flat().items() if not key.startswith(NOT_LOGGED)}
+    settings = in_effect({**config.flat(), "derived.quantization": facts.model["quantization"]})
     return PageFacts(
         title=f"Treinamento {run_name(config)}",
         subtitle=(
@@ -95,10 +100,10 @@ def describe_training(
         details={
             "Máquina e tempo": {
                 **facts.hardware,
-                "treino com avaliações": duration(facts.training["train_runtime"]),
+                "treino com avaliações": duration(facts.training["train_runtime"]).replace(".", ","),
             },
             "Modelo": facts.model,
-            "Configurações": {key: param_text(value) for key, value in settings.items()},
+            "Configurações": {key: param_text(value) for key, value in settings.items() if key in setting_names()},
         },
     )
 

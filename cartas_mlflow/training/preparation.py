@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import StandIn, stand_in
-from cartas_mlflow.console import decimal, say, say_box
+from cartas_mlflow.console import say, say_box
 from cartas_mlflow.data.encoding import EncodedTexts, encode_texts, unknown_characters
 from cartas_mlflow.data.oddities import count_words, describe_oddities, listed
 from cartas_mlflow.data.prompts import make_prompt, prompt_template
@@ -200,7 +200,7 @@ def load_data(config: ExperimentConfig, *, check: str | None = None) -> Records:
         say(f"   Para ver tudo o que há na tabela: {check}")
     say(f"Dados após validação/limpeza: {len(records.rows)} registros válidos")
     say(f"Cartas únicas: {records.cards}")
-    say(f"Comprimento médio: {decimal(records.mean_length, 1)} caracteres")
+    say(f"Comprimento médio: {records.mean_length:.1f} caracteres")
     return records
 
 
@@ -209,6 +209,7 @@ def split_data(config: ExperimentConfig, records: Records) -> PreparedData:
     template = prompt_template(config.data)
     split = split_records(records, config.data.validation_fraction, config.data.split_seed)
     say(f"Dataset dividido: {len(split.train)} treino, {len(split.validation)} validação")
+    say(f"Datasets criados: {len(split.train)} treino, {len(split.validation)} validação")
     if split.single:
         one = count_words(len(split.single), "carta tem uma leitura só e fica", "cartas têm uma leitura só e ficam")
         say(f"⚠️ {one} inteira no treino, sem medida: {listed(split.single)}".replace("ficam inteira", "ficam inteiras"))
@@ -235,10 +236,10 @@ def load_model(settled: SettledBase) -> LoadedBase:
     quantization, why = choose_quantization(config.model, hardware, shape, precision.dtype)
     if hardware.device == "cpu":
         say(f"CPU: {hardware.cpu} ({hardware.cores} núcleos; {'em uso' if hardware.remark else 'sem GPU'})")
-        say(f"RAM disponível: {decimal(hardware.free_memory, 1)}GB")
+        say(f"RAM disponível: {hardware.free_memory:.1f}GB")
     else:
         say(f"GPU: {hardware.gpu}" + (f" (CUDA {hardware.cuda})" if hardware.cuda else " (mps)"))
-        say(f"VRAM disponível: {decimal(hardware.free_memory, 1)}GB")
+        say(f"VRAM disponível: {hardware.free_memory:.1f}GB")
     if hardware.gpus > 1:
         say(f"{hardware.gpus} GPUs visíveis: um treino usa a primeira, e numa busca cada trabalhador tem a sua")
     if hardware.remark:
@@ -313,8 +314,8 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: tuple[int, i
     if plan.checkpointing:
         say("Ativações recalculadas (gradient checkpointing): mais lento, com menos memória")
     free = base.hardware.free_memory
-    phases = ", ".join(f"{phase} {decimal(peak, 1)}" for phase, peak in plan.peaks.items())
-    say(f"Memória prevista, no máximo (GB; livres: {decimal(free, 1)}): {phases}")
+    phases = ", ".join(f"{phase} {peak:.1f}" for phase, peak in plan.peaks.items())
+    say(f"Memória prevista, no máximo (GB; livres: {free:.1f}): {phases}")
     say(f"Leituras geradas por vez: {plan.evaluation_batch}")
     if plan.serving_device != base.hardware.device:
         say("⚠️ Sem quantização o modelo não cabe na GPU: a avaliação final e a geração serão na CPU, mais lentas")

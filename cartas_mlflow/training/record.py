@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow import __version__
-from cartas_mlflow.console import decimal, duration, say
+from cartas_mlflow.console import duration, pointed, say
 from cartas_mlflow.data.records import Record
 from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality_band
 from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, rouge_f1
@@ -17,12 +17,16 @@ from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.registry.candidates import reading_id
 from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
+from cartas_mlflow.tracking import metric_names
+from cartas_mlflow.tracking.parameters import in_effect
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
 from cartas_mlflow.tracking.report import (
     ReportFacts,
     build_report,
     describe_result,
     epochs_text,
+    summarise_result,
+    typical_readings,
 )
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 from cartas_mlflow.training.fitting import Fit
@@ -31,11 +35,6 @@ from cartas_mlflow.training.session import Session
 
 if TYPE_CHECKING:
     from mlflow.data.dataset import Dataset
-
-NOT_LOGGED = ("tracking.", "search.", "pretrain.", "serving.")
-"""About this machine; about other trainings; logged by MLflow itself, as the model's configuration."""
-BASELINE_PREFIXES = {"Base sem ajuste": "base", "Consulta": "lookup"}
-"""Portuguese label -> prefix of the metric's name in MLflow."""
 
 
 def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
@@ -52,8 +51,7 @@ def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
             **{f"metric.{name}": signature for name, signature in metric_signatures().items()},
         }
     )
-    settings = {key: value for key, value in config.flat().items() if not key.startswith(NOT_LOGGED)}
-    run.log_params(settings | _derived_params(setup))
+    run.log_params(in_effect(config.flat() | _derived_params(setup)))
     run.log_file(session.resolved, "config")
     run.log_file(session.split, "data")
     return log_data(run, data)
@@ -69,10 +67,12 @@ def log_data(run: TrackedRun, data: PreparedData) -> Dataset:
 
 
 def log_baselines(run: TrackedRun, baselines: Mapping[str, Mapping[str, float]]) -> None:
-    """What the tuned model has to beat, on the console and as metrics. Keys: those of :data:`BASELINE_PREFIXES`."""
+    """What the tuned model has to beat, on the console and as one table: it is no curve."""
     for label, values in baselines.items():
         say(f"{label}: ROUGE-L {values['rougeL']:.4f}, BLEU {values['bleu']:.4f}, chrF {values['chrf']:.4f}")
-        run.log_metrics({f"{BASELINE_PREFIXES[label]}_{name}": value for name, value in values.items()})
+    names = dict.fromkeys(name for values in baselines.values() for name in values)
+    columns = {name: [values.get(name) for values in baselines.values()] for name in names}
+    run.log_csv({"referência": list(baselines), **columns}, "report/baselines.csv")
 
 
 def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name: str) -> None:
@@ -84,16 +84,20 @@ def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name:
 
 
 def sample_columns(data: PreparedData, texts: Sequence[str]) -> dict[str, list[Any]]:
-    """id, fields, ``gerado``, ``real``, rougeL and chrf of each validation record."""
+    """``pedido``, ``gerado``, ``real``, chrf, rougeL, id and fields of each validation record.
+
+    MLflow's table view compares runs by the first column, and shows the second of each.
+    """
     records = data.split.validation
     real = [record.texto for record in records]
-    columns: dict[str, list[Any]] = {
-        column: [getattr(record, column) for record in records] for column in ("id", *RECORD_FIELDS)
+    return {
+        "pedido": [" · ".join(filter(None, record.fields())) for record in records],
+        "gerado": list(texts),
+        "real": real,
+        "chrf": [round(value, 4) for value in chrf_of_pairs(texts, real)],
+        "rougeL": [round(value, 4) for value in rouge_f1("rougeL", texts, real)],
+        **{column: [getattr(record, column) for record in records] for column in ("id", *RECORD_FIELDS)},
     }
-    columns |= {"gerado": list(texts), "real": real}
-    columns["rougeL"] = [round(value, 4) for value in rouge_f1("rougeL", texts, real)]
-    columns["chrf"] = [round(value, 4) for value in chrf_of_pairs(texts, real)]
-    return columns
 
 
 def save_served(session: Session, setup: Setup) -> None:
@@ -165,11 +169,12 @@ def log_result(
             learning_rate=setup.config.training.learning_rate,
         ),
         metric_signatures=metric_signatures(),
+        readings=typical_readings(sample_columns(setup.data, final.texts)),
     )
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
-    metrics = {f"final_{name}": value for name, value in final.metrics.items()}
+    metrics = {metric_names.final(name): value for name, value in final.metrics.items()}
     now = int(time.time() * 1000)
     run.log_metrics(metrics, timestamp=now)
     log_curves(run, result, baselines)
@@ -178,16 +183,17 @@ def log_result(
         run.log_file(file, "report")
     _say_result(session, facts)
     if with_model:
+        say("⏳ Guardando o modelo no MLflow...")
         model_id = log_model(session, setup, result, describe_result(facts))
         run.log_model_metrics(model_id, metrics, validation, timestamp=now)
-    run.describe(describe_result(facts))
+    run.describe(summarise_result(facts))
     run.set_tags({OUTCOME_TAG: "early_stopped" if result.stopped_early else "finished"})
     return facts
 
 
 def log_curves(run: TrackedRun, result: Fit, baselines: Mapping[str, Mapping[str, float]]) -> None:
-    """Figures of the training itself, and the pictures of its losses and metrics."""
-    run.log_metrics({"best_epoch": float(result.best_epoch), **result.figures})
+    """Which epoch was the best, and the pictures of the losses and metrics."""
+    run.log_metrics({metric_names.BEST_EPOCH: float(result.best_epoch)})
     run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
     run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
 
@@ -261,7 +267,7 @@ def _say_result(session: Session, facts: ReportFacts) -> None:
     final = facts.final_metrics
     ruined = [finding for finding in facts.findings if finding.startswith("Divergência")]
     for finding in ruined:
-        say(f"🛑 {finding}")
+        say(f"🛑 {pointed(finding)}")
     say(f"{'💾 Modelo salvo' if ruined else '✅ Modelo salvo com sucesso'} em: {session.adapter}")
     say("=== RESULTADOS FINAIS ===")
     say(f"📊 ROUGE-L Final: {final['rougeL']:.4f} (qualidade {facts.quality['rougeL']})")
@@ -270,10 +276,10 @@ def _say_result(session: Session, facts: ReportFacts) -> None:
     if "prompt_fit" in final:
         say(f"📊 Prompt fit Final: {final['prompt_fit']:.4f}")
     say(f"📊 Loss Final: {final['loss']:.4f}")
-    say(f"📊 Leituras com trecho copiado do treino: {decimal(100 * final['copied_share'], 1)} %")
+    say(f"📊 Leituras com trecho copiado do treino: {100 * final['copied_share']:.1f} %")
     for finding in facts.findings:
         if finding not in ruined:
-            say(f"⚠️ {finding}")
+            say(f"⚠️ {pointed(finding)}")
     say(f"⏱️ Treino com avaliações: {duration(facts.training['train_runtime'])}")
     say(f"📁 Métricas detalhadas salvas em: {session.report}")
 

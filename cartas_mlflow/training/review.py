@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cartas_mlflow.console import decimal, duration, say
+from cartas_mlflow.console import duration, say
 from cartas_mlflow.data.duplicates import Pair, find_alike
 from cartas_mlflow.data.encoding import EncodedTexts
 from cartas_mlflow.data.oddities import count_words, listed
@@ -71,7 +71,7 @@ def review_contents(records: Records) -> None:
     shortest, longest = (end(range(len(lengths)), key=lengths.__getitem__) for end in (min, max))
     say(
         f"Caracteres por leitura: de {lengths[shortest]} (linha {records.lines[shortest]}) a {lengths[longest]} "
-        f"(linha {records.lines[longest]}), mediana {decimal(statistics.median(lengths), 0)}"
+        f"(linha {records.lines[longest]}), mediana {statistics.median(lengths):.0f}"
     )
     for advice in _advice(records):
         say(f"💡 {advice}")
@@ -105,7 +105,7 @@ def review_tokens(config: ExperimentConfig, train: EncodedTexts, validation: Enc
     """Tokens of the texts against the limit."""
     lengths = [len(ids) for side in (train, validation) for ids in side.columns["labels"]]
     say(
-        f"Tokens por leitura: de {min(lengths)} a {max(lengths)}, mediana {decimal(statistics.median(lengths), 0)} "
+        f"Tokens por leitura: de {min(lengths)} a {max(lengths)}, mediana {statistics.median(lengths):.0f} "
         f"(limite data.max_length: {config.data.max_length}; a geração escreve até {config.generation.max_new_tokens})"
     )
     long = sum(length - 1 > config.generation.max_new_tokens for length in lengths)

@@ -84,8 +84,8 @@ def size_of(repository: Path) -> int:
     [
         (lambda: nullcontext(hub_stand_in.closed_port()), "não há conexão com o hub (ConnectError)", 0, WAIT),
         (lambda: nullcontext("http://nao.existe.invalid"), "não há conexão com o hub (ConnectError)", 0, WAIT + 0.5),
-        (hub_stand_in.black_hole, "o hub não respondeu em 0,4 s", WAIT, WAIT + 0.5),
-        (hub_stand_in.silent_hub, "o hub não respondeu em 1,5 s", PATIENCE, PATIENCE + 0.5),
+        (hub_stand_in.black_hole, "o hub não respondeu em 0.4 s", WAIT, WAIT + 0.5),
+        (hub_stand_in.silent_hub, "o hub não respondeu em 1.5 s", PATIENCE, PATIENCE + 0.5),
         (
             lambda: hub_stand_in.hub(hub_stand_in.hanging_up),
             "não há conexão com o hub (RemoteProtocolError)",
@@ -162,7 +162,7 @@ WITHOUT_HUB = "HF_HUB_OFFLINE=1 (vale model.fallback) ou com uma pasta local em 
         ),
         (
             lambda files: serving(files, manners=Manners(cut=size_of(files) // 3)),
-            [f"O download de {WEIGHTS} parou em 0,3 de 0,9 MB", "confira a rede", GOES_ON],
+            [f"O download de {WEIGHTS} parou em 0.3 de 0.9 MB", "confira a rede", GOES_ON],
         ),
         (
             lambda files: serving(files, manners=Manners(changed=True)),
@@ -203,7 +203,7 @@ def test_a_disk_without_room_is_an_error_before_the_download(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with hub_stand_in.hub(serving(repository, log)) as url:
         hub_at(url)
-        with pytest.raises(BaseModelError, match=r"tem 0,3 MB livres, .* têm \d,\d MB; libere espaço, .* HF_HOME"):
+        with pytest.raises(BaseModelError, match=r"tem 0\.3 MB livres, .* têm \d\.\d MB; libere espaço, .* HF_HOME"):
             find_base(settings())
     assert not any(line.startswith("GET") and WEIGHTS in line for line in log)
 

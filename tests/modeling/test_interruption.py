@@ -133,7 +133,7 @@ def test_a_signal_in_mid_training_leaves_a_complete_checkpoint_and_exit_code_130
     assert checkpoint_step(checkpoint) % STEPS_PER_EPOCH != 0
     _, run = run_of(training)
     assert (run.info.status, run.data.tags["outcome"]) == ("KILLED", "interrupted")
-    assert "eval_loss" in run.data.metrics and "final_loss" not in run.data.metrics
+    assert "eval/loss" in run.data.metrics and "final/loss" not in run.data.metrics
 
 
 def test_an_interrupted_training_goes_on_in_the_same_run_to_the_end(
@@ -149,8 +149,8 @@ def test_an_interrupted_training_goes_on_in_the_same_run_to_the_end(
     client, run = run_of(stopped)
     assert run.info.run_id == before.info.run_id
     assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "finished")
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "eval_loss")] == [1, 2, 3, 4]
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "loss")] == list(range(5, 141, 5))
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "eval/loss")] == [1, 2, 3, 4]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == list(range(5, 141, 5))
 
 
 def test_a_second_ctrl_c_stops_at_once(start: Start) -> None:
@@ -167,4 +167,4 @@ def test_a_second_ctrl_c_stops_at_once(start: Start) -> None:
     assert list(training.folder.glob("results/*/checkpoints/checkpoint-*")) == []
     _, run = run_of(training)
     assert (run.info.status, run.data.tags["outcome"]) == ("KILLED", "interrupted")
-    assert "eval_loss" not in run.data.metrics
+    assert "eval/loss" not in run.data.metrics

@@ -110,8 +110,8 @@ def test_what_does_not_fit_unquantised_is_served_by_the_cpu() -> None:
 @pytest.mark.parametrize(
     ("asked", "hardware", "taken", "why"),
     [
-        ("auto", CARDS["T4"], False, "sem ela o modelo ocupa 2,7 GB, menos de um quarto dos 14,4 GB livres"),
-        ("auto", CARDS["GTX 4 GB"], True, "sem ela o modelo ocupa 2,7 GB, mais de um quarto dos 3,4 GB livres"),
+        ("auto", CARDS["T4"], False, "sem ela o modelo ocupa 2.7 GB, menos de um quarto dos 14.4 GB livres"),
+        ("auto", CARDS["GTX 4 GB"], True, "sem ela o modelo ocupa 2.7 GB, mais de um quarto dos 3.4 GB livres"),
         ("auto", CARDS["M2 16 GB"], False, None),
         ("true", CARDS["H100 80 GB"], True, "forçada"),
         ("true", CARDS["CPU without AVX-512"], True, "forçada"),

@@ -73,7 +73,7 @@ def test_the_plain_command_trains_says_its_phases_and_nothing_else(
     done = run_command(sys.executable, "-m", "cartas_mlflow", "train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("=== INICIANDO FINE-TUNING PTT5 - SISTEMA DE CARTAS ===\n1. Carregando")
-    assert done.stdout.splitlines()[-1].endswith("no experimento cartas-ptt5; veja em: mlflow ui")
+    assert done.stdout.splitlines()[-1].startswith("  python -m cartas_mlflow promote --run_id ")
     for noise in ("INFO", "mlflow.", "dataset source", "it/s", "🏃"):
         assert noise not in done.stdout + done.stderr, noise
     (run,) = all_runs(f"sqlite:///{tmp_path}/mlflow.db")
@@ -189,13 +189,13 @@ def test_mlflow_run_against_a_server_leaves_one_finished_run_with_what_was_typed
     assert run.data.params["derived.template"] == "{carta} é {tema}, não é?"
     assert run.data.params["training.epochs"] == "1"
     assert run.info.run_name.startswith("lr 0.005 · r4 · tiny-t5 · chrF 0.")
-    assert "final_rougeL" in run.data.metrics
+    assert "final/rougeL" in run.data.metrics
     adapter = {item.path for item in client.list_artifacts(run.info.run_id, "adapter")}
     assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/tokenizer.json"} <= adapter
     page = (
         f"{server.address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?workflowType=machine_learning"
     )
-    assert f"no experimento pela rede; veja em: {page}" in done.stdout
+    assert f"Ver e comparar:\n  {page}\n" in done.stdout
 
 
 def test_a_server_that_goes_away_is_one_sentence(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

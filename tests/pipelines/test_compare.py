@@ -264,7 +264,7 @@ def test_lists_of_trainings_do_not_take_it_for_one(shelf: Shelf) -> None:
     run, _ = shelf.compare("curta,last:1")
     again, _ = shelf.compare("last:2")
     assert run.info.run_id not in again.data.tags.values()
-    MlflowClient().log_metric(run.info.run_id, "final_chrf", 1.0)
+    MlflowClient().log_metric(run.info.run_id, "final/chrf", 1.0)
     assert best_run(MlflowClient(), EXPERIMENT, "chrf").info.run_id == before
 
 

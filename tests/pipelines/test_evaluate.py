@@ -62,11 +62,12 @@ def test_the_validation_set_gives_the_trainings_own_figures(
     (run,) = runs_of(settings)
     final = mlflow.get_run(trainings.runs["good"]).data.metrics
     for name in METRIC_NAMES:
-        assert run.data.metrics[name] == pytest.approx(final[f"final_{name}"], abs=1e-12)
+        assert run.data.metrics[f"evaluation/{name}"] == pytest.approx(final[f"final/{name}"], abs=1e-12)
     assert set(intervals) == {"rougeL", "bleu", "chrf"}
     for name, interval in intervals.items():
-        assert interval.value == pytest.approx(run.data.metrics[name], abs=1e-12)
-        assert (run.data.metrics[f"{name}_low"], run.data.metrics[f"{name}_high"]) == (interval.low, interval.high)
+        assert interval.value == pytest.approx(run.data.metrics[f"evaluation/{name}"], abs=1e-12)
+        bounds = (run.data.metrics[f"evaluation/{name}_{end}"] for end in ("low", "high"))
+        assert tuple(bounds) == (interval.low, interval.high)
         assert interval.low <= interval.value <= interval.high
     generated = samples(run.info.run_id, "evaluation")
     real = samples(trainings.runs["good"], "final").set_index("real")
@@ -105,14 +106,14 @@ def test_the_figures_are_linked_to_the_model_and_the_dataset(trainings: Training
     linked = [
         metric
         for metric in client.get_logged_model(model_id).metrics
-        if metric.key == "chrf_low" and metric.run_id == run.info.run_id
+        if metric.key == "evaluation/chrf_low" and metric.run_id == run.info.run_id
     ]
     assert [(metric.value, metric.dataset_name, metric.dataset_digest) for metric in linked] == [
         (chrf.low, "validacao", dataset.dataset.digest)
     ]
     found = client.search_logged_models(
         experiment_ids=[mlflow.get_run(trainings.runs["good"]).info.experiment_id],
-        filter_string=f"metrics.chrf > {chrf.value - 1e-6}",
+        filter_string=f"metrics.`evaluation/chrf` > {chrf.value - 1e-6}",
         datasets=[{"dataset_name": "validacao", "dataset_digest": dataset.dataset.digest}],
     )
     assert model_id in [model.model_id for model in found]
@@ -155,7 +156,7 @@ def test_the_champion_is_the_default(trainings: Trainings, settings: dict[str, A
     version = register(client, find_candidate(client, trainings.runs["terse"]).model_id, name).version
     client.set_registered_model_alias(name, "champion", version)
     intervals = evaluate(overrides={**settings, "registry.name": name})
-    assert intervals["chrf"].value == pytest.approx(mlflow.get_run(trainings.runs["terse"]).data.metrics["final_chrf"])
+    assert intervals["chrf"].value == pytest.approx(mlflow.get_run(trainings.runs["terse"]).data.metrics["final/chrf"])
 
 
 def test_any_table_will_do_cards_unknown_to_the_model_too(

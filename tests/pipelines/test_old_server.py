@@ -71,8 +71,8 @@ def test_everything_but_the_model_is_kept(
         run = trained.run
         assert run.info.status == "FINISHED"
         assert run.data.tags["outcome"] == "finished"
-        assert run.data.metrics["final_chrf"] == pytest.approx(trained.result.metrics["chrf"])
-        assert len(trained.series("final_chrf")) == 1
+        assert run.data.metrics["final/chrf"] == pytest.approx(trained.result.metrics["chrf"])
+        assert len(trained.series("final/chrf")) == 1
         for artifact in ("adapter/adapter_model.safetensors", "plots/metrics.png", "report/relatorio.html"):
             assert requests.get(f"{old_server}/get-artifact", {"run_id": run.info.run_id, "path": artifact}).content
         assert "samples/final.json" in run.data.tags["mlflow.loggedArtifacts"]

@@ -119,10 +119,10 @@ def test_the_command_makes_a_base_that_train_takes(
     assert made.returncode == 0, made.stdout + made.stderr
     assert made.stderr == ""
     base = tmp_path / "base" / "base"
-    assert f"✅ Base gravada em: {base} (0,11 milhões de tokens em " in made.stdout
+    assert f"✅ Base gravada em: {base} (0.11 milhões de tokens em " in made.stdout
     phases = [int(found) for found in re.findall(r"^(\d)\. ", made.stdout, re.MULTILINE)]
     assert phases == [1, 2, 3, 4, 5, 6]
-    assert re.search(r"^Passo 20 \(\d+ %\): perda \d,\d{3}; .* restam cerca de ", made.stdout, re.MULTILINE)
+    assert re.search(r"^Passo 20 \(\d+ %\): perda \d\.\d{3}; .* restam cerca de ", made.stdout, re.MULTILINE)
 
     (run,) = runs_of(tracking_store)
     assert run.info.status == "FINISHED"
@@ -131,12 +131,12 @@ def test_the_command_makes_a_base_that_train_takes(
     assert run.data.tags["mlflow.note.content"].startswith("**Concluído:** 0,11 milhões de tokens em ")
     assert run.data.params["pretrain.shape.d_model"] == "64"
     assert run.data.params["derived.corpus_documents"] != "0"
-    for name in ("eval_bits_per_character", "domain_eval_bits_per_character"):
+    for name in ("eval/bits_per_character", "domain_eval/bits_per_character"):
         steps, values = zip(*curve(tracking_store, run, name), strict=True)
         assert steps[:3] == (0, 20, 40)
         assert list(values) == sorted(values, reverse=True), "the held-out loss falls"
         assert values[-1] < 0.8 * values[0]
-    steps = [step for step, _ in curve(tracking_store, run, "loss")]
+    steps = [step for step, _ in curve(tracking_store, run, "train/loss")]
     assert steps == list(range(10, 10 * len(steps) + 1, 10))
 
     trained = train(
@@ -179,7 +179,7 @@ def test_an_interrupted_pre_training_goes_on_in_its_run_to_the_same_weights(
     assert len(after) == 2
     gone_on = after[stopped.info.run_id]
     assert gone_on.info.status == "FINISHED"
-    steps = [step for step, _ in curve(tracking_store, gone_on, "eval_nats_per_piece")]
+    steps = [step for step, _ in curve(tracking_store, gone_on, "eval/nats_per_piece")]
     assert steps[:3] == [0, 20, 40]
     assert steps == sorted(set(steps))
 
@@ -212,7 +212,7 @@ def test_mlflow_run_goes_on_with_a_pre_training_in_the_run_that_it_opened(
     assert second.info.status == "FINISHED"
     assert second.data.tags["resumed_from"] == first.info.run_id
     assert second.data.params["pretrain.rows"] == "8"
-    assert [step for step, _ in curve(tracking_store, second, "eval_nats_per_piece")][:2] == [20, 40]
+    assert [step for step, _ in curve(tracking_store, second, "eval/nats_per_piece")][:2] == [20, 40]
 
 
 def test_the_command_answers_an_interruption_with_its_own_exit_code(

@@ -204,7 +204,7 @@ def test_a_challenger_without_its_samples_cannot_be_compared(
 def test_without_a_run_the_best_of_the_experiment_is_taken(
     trainings: Trainings, settings: dict[str, Any], said: list[str]
 ) -> None:
-    final = {run: mlflow.get_run(run).data.metrics["final_rougeL"] for run in trainings.runs.values()}
+    final = {run: mlflow.get_run(run).data.metrics["final/rougeL"] for run in trainings.runs.values()}
     promoted = promote_run(overrides=settings)
     run_id = MlflowClient().get_model_version(settings["registry.name"], promoted.version).run_id
     assert final[run_id] == max(final.values())
@@ -217,7 +217,7 @@ def test_a_training_that_did_not_finish_is_never_the_best(trainings: Trainings, 
     experiment = client.create_experiment(f"interrompidos-{settings['registry.name']}")
     for outcome in ("interrupted", "failed", "finished"):
         run = client.create_run(experiment, tags={"outcome": outcome})
-        client.log_metric(run.info.run_id, "final_rougeL", 0.9)
+        client.log_metric(run.info.run_id, "final/rougeL", 0.9)
         client.set_terminated(run.info.run_id)
     with pytest.raises(RegistryError, match="não tem nenhum treinamento concluído com modelo; treine um antes"):
         promote_run(overrides={**settings, "tracking.experiment": f"interrompidos-{settings['registry.name']}"})

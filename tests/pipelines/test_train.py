@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file
 from cartas_mlflow.config import load_config
 from cartas_mlflow.errors import RunInterrupted, TrainingError
 from cartas_mlflow.evaluation.metrics import METRIC_NAMES, metric_signatures
+from cartas_mlflow.tracking import saved_view
 from cartas_mlflow.training import fitting
 from cartas_mlflow.training import record as training_record
 
@@ -59,30 +61,34 @@ def assert_same_evaluation(one: dict[str, float], other: dict[str, float]) -> No
 def test_the_run_is_finished_named_and_described(trained: Trained) -> None:
     run = trained.run
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == f"lr 0.005 · r4 · tiny-t5 · chrF {run.data.metrics['final_chrf']:.3f}"
+    assert run.info.run_name == f"lr 0.005 · r4 · tiny-t5 · chrF {run.data.metrics['final/chrf']:.3f}"
     assert run.data.tags["outcome"] == "finished"
     assert run.data.tags["base_model.fallback"] == "false"
     assert {name: run.data.tags[f"metric.{name}"] for name in ("bleu", "chrf", "rouge")} == metric_signatures()
-    description = run.data.tags["mlflow.note.content"]
-    assert description.startswith("**Veredito:** chrF ")
+    lines = run.data.tags["mlflow.note.content"].split("  \n")
+    assert len(lines) == 4, "what MLflow shows without folding"
+    assert lines[0].startswith(f"**chrF {run.data.metrics['final/chrf']:.3f}** · ".replace(".", ","))
+    assert all(" ‖ *real:* " in line for line in lines[1 + lines[1].startswith("⚠️") :])
+    markdown = trained.artifact("report/relatorio.md").read_text(encoding="utf-8")
     assert (
         f"**Concluída:** treinou até o fim (3 épocas); melhor época: **{trained.result.best_epoch}**, cujo adaptador"
-    ) in description
-    assert "| Métrica | Modelo ajustado | Base sem ajuste | Consulta |" in description
+    ) in markdown
+    assert "| Métrica | Modelo ajustado | Base sem ajuste | Consulta |" in markdown
 
 
-def test_every_setting_is_a_parameter_under_its_dotted_name(trained: Trained, quick: dict[str, Any]) -> None:
-    expected = load_config(overrides=quick).flat()
-    params = trained.run.data.params
-    missing = {
-        name
-        for name in expected
-        if name not in params and not name.startswith(("tracking.", "serving.", "search.", "pretrain."))
+def test_every_setting_that_had_an_effect_is_a_parameter(trained: Trained, quick: dict[str, Any]) -> None:
+    expected, params = load_config(overrides=quick).flat(), trained.run.data.params
+    assert {name for name in params if not name.startswith(("derived.", "hardware."))} - set(expected) == {
+        "model.resolved",
+        "model.source",
+        "model.fingerprint",
     }
-    assert missing == set()
     assert params["training.learning_rate"] == "0.005"
     assert params["lora.target_modules"] == "all-linear"
     assert params["training.group_by_length"] == "false"
+    assert {name for name, value in params.items() if value == "none"} == {"lora.bias", "derived.quantization"}
+    assert not [name for name in params if name.startswith(("data.columns.", "registry.", "generation.top_"))]
+    assert len(params) <= 65
 
 
 def test_what_was_derived_and_the_hardware_are_parameters(trained: Trained, tiny_base: Path) -> None:
@@ -104,11 +110,11 @@ def test_what_was_derived_and_the_hardware_are_parameters(trained: Trained, tiny
 
 def test_step_series_are_over_steps_and_epoch_series_over_epochs(trained: Trained) -> None:
     steps = list(range(2, 3 * STEPS_PER_EPOCH + 1, 2))
-    for name in ("loss", "learning_rate", "grad_norm"):
+    for name in ("train/loss", "train/learning_rate", "train/grad_norm"):
         assert [step for step, _ in trained.series(name)] == steps, name
-    for name in ("epoch_train_loss", "eval_loss", *(f"eval_{name}" for name in GENERATED_METRICS)):
+    for name in ("train/epoch_loss", "eval/loss", *(f"eval/{name}" for name in GENERATED_METRICS)):
         assert [epoch for epoch, _ in trained.series(name)] == [1, 2, 3], name
-    losses = [value for _, value in trained.series("epoch_train_loss")]
+    losses = [value for _, value in trained.series("train/epoch_loss")]
     assert losses == sorted(losses, reverse=True)
 
 
@@ -134,6 +140,7 @@ def test_the_artifacts_are_these_and_no_others(trained: Trained) -> None:
         "data/split.csv",
         "plots/loss.png",
         "plots/metrics.png",
+        "report/baselines.csv",
         "report/relatorio.html",
         "report/relatorio.md",
         "report/training_log.log",
@@ -175,9 +182,15 @@ def test_generated_readings_stand_beside_the_real_ones(
 ) -> None:
     with trained.artifact(f"samples/{name}.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["id", "carta", "evento", "secao", "tema", "gerado", "real", "rougeL", "chrf"]
+    assert list(rows[0]) == [
+        *("pedido", "gerado", "real", "chrf", "rougeL"),
+        *("id", "carta", "evento", "secao", "tema"),
+    ]
     known = {(row["carta"], row["evento"], row["secao"], row["tema"], row["texto"]) for row in bundled_rows[:42]}
     assert {(row["carta"], row["evento"], row["secao"], row["tema"], row["real"]) for row in rows} <= known
+    assert [row["pedido"].split(" · ") for row in rows] == [
+        [row[field] for field in ("carta", "evento", "secao", "tema")] for row in rows
+    ]
     assert len(rows) == 7
     validation = [
         row["id"]
@@ -187,23 +200,33 @@ def test_generated_readings_stand_beside_the_real_ones(
     assert [row["id"] for row in rows] == validation
 
 
+def baselines_of(trained: Trained) -> dict[str, dict[str, str]]:
+    with trained.artifact("report/baselines.csv").open(encoding="utf-8", newline="") as stream:
+        return {row["referência"]: row for row in csv.DictReader(stream)}
+
+
 def test_the_baselines_tell_a_copy_from_a_text_of_ones_own(trained: Trained) -> None:
-    metrics = trained.run.data.metrics
-    assert (metrics["base_copied_share"], metrics["lookup_copied_share"]) == (0.0, 1.0)
-    assert metrics["lookup_longest_copied_run"] >= 12
-    assert metrics["base_loss"] > metrics["final_loss"]
-    assert "lookup_loss" not in metrics
+    base, lookup = (baselines_of(trained)[label] for label in ("Base sem ajuste", "Consulta"))
+    assert (float(base["copied_share"]), float(lookup["copied_share"])) == (0, 1)
+    assert float(lookup["longest_copied_run"]) >= 12
+    assert float(base["loss"]) > trained.run.data.metrics["final/loss"]
+    assert lookup["loss"] == ""
+
+
+def test_the_metrics_are_few_and_in_sections(trained: Trained) -> None:
+    names = set(trained.run.data.metrics)
+    assert len(names) <= 25
+    assert {name.partition("/")[0] for name in names} == {"train", "eval", "final"}
 
 
 def test_the_verdict_is_on_the_page_and_among_the_metrics(trained: Trained) -> None:
     page = trained.artifact("report/relatorio.html").read_text(encoding="utf-8")
     assert page == (trained.folder / "relatorio.html").read_text(encoding="utf-8")
-    metrics = trained.run.data.metrics
-    for metric in ("rougeL", "bleu", "chrf"):
-        for rival in ("base", "lookup"):
-            assert metrics[f"final_{metric}_over_{rival}"] == pytest.approx(
-                metrics[f"final_{metric}"] - metrics[f"{rival}_{metric}"], abs=1e-9
-            )
+    metrics, baselines = trained.run.data.metrics, trained.report["baselines"]
+    for name, label in {"base": "Base sem ajuste", "lookup": "Consulta"}.items():
+        assert metrics[f"final/chrf_over_{name}"] == pytest.approx(
+            metrics["final/chrf"] - baselines[label]["chrf"], abs=1e-9
+        )
     assert "do modelo sem ajuste: " in page or "que o modelo sem ajuste: " in page
 
 
@@ -224,15 +247,13 @@ def test_the_reports_figures_are_mlflows(trained: Trained) -> None:
     report, metrics = trained.report, trained.run.data.metrics
     assert report == json.loads(trained.artifact("report/training_metrics.json").read_text(encoding="utf-8"))
     for name in ("loss", "prompt_fit", *GENERATED_METRICS):
-        assert report["final_eval_metrics"][f"eval_{name}"] == metrics[f"final_{name}"] == trained.result.metrics[name]
+        assert report["final_eval_metrics"][f"eval_{name}"] == metrics[f"final/{name}"] == trained.result.metrics[name]
         of_epochs = [row[f"eval_{name}"] for row in report["history"] if f"eval_{name}" in row]
-        assert of_epochs == [v for _, v in trained.series(f"eval_{name}")]
-    for label, prefix in {"Base sem ajuste": "base", "Consulta": "lookup"}.items():
+        assert of_epochs == [v for _, v in trained.series(f"eval/{name}")]
+    for label, row in baselines_of(trained).items():
         for name, value in report["baselines"][label].items():
-            assert metrics[f"{prefix}_{name}"] == value
-    assert report["best_epoch"] == metrics["best_epoch"] == trained.result.best_epoch
-    for name, value in report["training_metrics"].items():
-        assert metrics[name] == value
+            assert float(row[name]) == value
+    assert report["best_epoch"] == metrics["final/best_epoch"] == trained.result.best_epoch
 
 
 def test_the_final_evaluation_is_of_the_best_epochs_adapter(trained: Trained) -> None:
@@ -261,7 +282,18 @@ def test_the_console_is_the_guides_phases_and_the_log_keeps_them(trained: Traine
     order = [said.index(line) for line in said if line.split(".")[0].isdigit()]
     assert len(order) >= 9
     assert order == sorted(order)
-    assert said[-1].startswith(f"🔎 Execução {trained.result.run_id} no experimento cartas-ptt5; veja em: mlflow ui")
+    assert f"🔎 Execução {trained.result.run_id} no experimento cartas-ptt5" in said
+    whole = (trained.folder / "training_log.log").read_text(encoding="utf-8")
+    _, steps = re.sub(r"(?m)^\d{4}-\d\d-\d\d \S+ ", "", whole).split("=== PRÓXIMOS PASSOS ===\n")
+    assert [line for line in steps.splitlines() if not line.startswith(" ")] == [
+        "Ver e comparar:",
+        "Gerar uma leitura:",
+        "Pôr lado a lado com o treino anterior:",
+        "Promover a campeão:",
+    ]
+    assert steps.count(trained.result.run_id) == 2
+    view = json.loads(trained.client.get_experiment(trained.run.info.experiment_id).tags[saved_view.TAG])
+    assert (view["name"], "metrics.`final/chrf`" in json.loads(view["state"])["selectedColumns"]) == ("Comparar", True)
 
 
 # Other ways to train
@@ -274,7 +306,7 @@ def test_two_trainings_with_the_same_seed_are_the_same(
     assert again.report["final_eval_metrics"] == trained.report["final_eval_metrics"]
     assert again.report["history"] == trained.report["history"]
     assert again.report["baselines"] == trained.report["baselines"]
-    for name in ("loss", "grad_norm", "learning_rate"):
+    for name in ("train/loss", "train/grad_norm", "train/learning_rate"):
         assert again.series(name) == trained.series(name)
     one, other = (load_file(training.result.adapter / "adapter_model.safetensors") for training in (trained, again))
     assert all((one[name] == other[name]).all() for name in one)
@@ -282,7 +314,7 @@ def test_two_trainings_with_the_same_seed_are_the_same(
 
 def test_another_seed_gives_another_training(trained: Trained, quick: dict[str, Any], tracking_store: str) -> None:
     other = train_here(quick, training__seed=7, training__epochs=1)
-    assert other.series("loss")[0] != trained.series("loss")[0]
+    assert other.series("train/loss")[0] != trained.series("train/loss")[0]
 
 
 def test_early_stopping_stops_and_the_best_epochs_adapter_comes_back(
@@ -303,10 +335,8 @@ def test_early_stopping_stops_and_the_best_epochs_adapter_comes_back(
     assert report["final_eval_metrics"]["eval_loss"] > row_of(report, 3)["eval_loss"] + 0.01
     assert stopped.run.data.tags["outcome"] == "early_stopped"
     assert stopped.run.info.status == "FINISHED"
-    assert (
-        "**Concluída:** parou na época 3 (early stopping); melhor época: **1**"
-        in stopped.run.data.tags["mlflow.note.content"]
-    )
+    markdown = stopped.artifact("report/relatorio.md").read_text(encoding="utf-8")
+    assert "**Concluída:** parou na época 3 (early stopping); melhor época: **1**" in markdown
     assert (
         "Early stopping na época 3: eval_rouge2 parou de melhorar (early_stopping.patience=2, "
         "early_stopping.threshold=0.001)"
@@ -333,7 +363,7 @@ def test_an_evaluation_every_second_epoch_and_at_the_last(
         early_stopping__metric="loss",
         tracking__run_name="de duas em duas",
     )
-    assert [epoch for epoch, _ in trained.series("eval_loss")] == [2, 3]
+    assert [epoch for epoch, _ in trained.series("eval/loss")] == [2, 3]
     assert [row["epoch"] for row in trained.report["history"]] == [2, 3]
     assert trained.result.best_epoch == 3
     assert_same_evaluation(trained.report["final_eval_metrics"], row_of(trained.report, 3))
@@ -363,8 +393,8 @@ def test_a_metric_that_fails_fails_the_run_and_leaves_no_zeros(
     assert run.info.status == "FAILED"
     assert run.data.tags["outcome"] == "failed"
     assert run.data.tags["failure"] == "ZeroDivisionError: as metrics do"
-    assert run.data.metrics["base_rougeL"] >= 0
-    assert not [name for name in run.data.metrics if name.startswith(("eval_", "final_"))]
+    assert MlflowClient().list_artifacts(run.info.run_id, "report")
+    assert not [name for name in run.data.metrics if name.startswith(("eval/", "final/"))]
 
 
 def test_a_training_that_diverges_is_one_sentence_and_its_last_points_are_kept(
@@ -386,7 +416,7 @@ def test_a_training_that_diverges_is_one_sentence_and_its_last_points_are_kept(
     run = only_run(tracking_store)
     assert run.info.status == "FAILED"
     assert run.data.tags["failure"].startswith("A perda deixou de ser um número no passo 4; use ")
-    assert [point.step for point in MlflowClient().get_metric_history(run.info.run_id, "loss")] == [2]
+    assert [point.step for point in MlflowClient().get_metric_history(run.info.run_id, "train/loss")] == [2]
 
 
 def test_an_interrupted_training_goes_on_to_the_same_end(
@@ -418,8 +448,8 @@ def test_an_interrupted_training_goes_on_to_the_same_end(
     for one, other in zip(resumed.report["history"], trained.report["history"], strict=True):
         # The training loss of the epoch that was cut covers only what came after.
         assert {**one, "epoch_train_loss": 0} == {**other, "epoch_train_loss": 0}
-    assert resumed.series("loss") == trained.series("loss")
-    assert [epoch for epoch, _ in resumed.series("eval_loss")] == [1, 2, 3]
+    assert resumed.series("train/loss") == trained.series("train/loss")
+    assert [epoch for epoch, _ in resumed.series("eval/loss")] == [1, 2, 3]
     assert len(resumed.run.inputs.dataset_inputs) == 2
     stars = [line for line in said if line.startswith("Epoch")]
     best = [

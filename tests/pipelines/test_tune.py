@@ -7,6 +7,7 @@ import gc
 import hashlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -167,7 +168,7 @@ def test_the_two_recipes_come_first_on_the_base_in_use(searched: Place) -> None:
 def test_the_trials_of_a_study_can_be_compared(searched: Place) -> None:
     page = compare(searched.config, {"search.study": "noite"}, runs="study:noite")
     (run,) = MlflowClient(searched.uri).search_runs([searched.parents()[0].info.experiment_id], "tags.utility LIKE '%'")
-    ranking = sorted(searched.trials(), key=lambda trial: -trial.data.metrics["trial_value"])
+    ranking = sorted(searched.trials(), key=lambda trial: -trial.data.metrics["trial/value"])
     assert [run.data.tags[f"compared.{letter}"] for letter in "ABC"] == [trial.info.run_id for trial in ranking[:3]]
     text = page.read_text(encoding="utf-8")
     assert "são precisas 20, e as diferenças não foram medidas." in text
@@ -186,6 +187,7 @@ def test_a_trial_holds_what_a_training_holds(searched: Place) -> None:
             "data/split.csv",
             "plots/loss.png",
             "plots/metrics.png",
+            "report/baselines.csv",
             "report/training_log.log",
             "report/training_metrics.json",
             "samples/base.csv",
@@ -193,19 +195,17 @@ def test_a_trial_holds_what_a_training_holds(searched: Place) -> None:
             "samples/final.csv",
         ):
             assert expected in files
-        assert {"eval_chrf", "eval_loss", "loss", "final_chrf", "base_chrf", "lookup_chrf", "trial_value"} <= set(
-            run.data.metrics
-        )
-        assert run.data.metrics["trial_value"] == run.data.metrics["final_chrf"] == run.data.metrics["eval_chrf"]
+        assert {"eval/chrf", "eval/loss", "train/loss", "final/chrf", "trial/value"} <= set(run.data.metrics)
+        assert run.data.metrics["trial/value"] == run.data.metrics["final/chrf"] == run.data.metrics["eval/chrf"]
         assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["leituras", "leituras"]
     assert list((searched.folder / "results").glob("*/tentativa-*")) == []
 
 
 def test_the_best_value_so_far_is_a_series_of_the_study(searched: Place) -> None:
     (parent,) = searched.parents()
-    values = [run.data.metrics["trial_value"] for run in searched.trials()]
+    values = [run.data.metrics["trial/value"] for run in searched.trials()]
     best = [(place, max(values[:place])) for place in range(1, 5)]
-    assert series(searched.uri, parent, "best_chrf") == best
+    assert series(searched.uri, parent, "search/best_chrf") == best
 
 
 def test_the_study_has_pictures_a_page_and_the_table_of_trials(searched: Place) -> None:
@@ -222,23 +222,27 @@ def test_the_study_has_pictures_a_page_and_the_table_of_trials(searched: Place) 
     rows = list(csv.DictReader(io.StringIO(text_of(parent, "search/trials.csv"))))
     for row, run in zip(rows, searched.trials(), strict=True):
         assert (row["run_id"], row["state"], row["done_again"]) == (run.info.run_id, "complete", "False")
-        assert float(row["value"]) == run.data.metrics["trial_value"]
+        assert float(row["value"]) == run.data.metrics["trial/value"]
         assert float(row["training.learning_rate"]) == float(run.data.params["training.learning_rate"])
     assert parent.data.params["space.lora.r"] == "2 … 32 (log)"
-    assert "| 0 | completa |" in parent.data.tags["mlflow.note.content"]
+    result, settings, weighed, place = parent.data.tags["mlflow.note.content"].split("  \n")
+    assert re.match(r"\*\*chrF 0,\d{4}\*\*, a melhor de 4 tentativas \(a \d, .*\); modelo sem ajuste: 0,\d{4};", result)
+    assert "training.learning_rate" in settings
+    assert weighed.endswith("(fANOVA, 4 tentativas completas; são poucas: uma pista).")
+    assert "`-P config=best.yaml`" in place
 
 
 def test_the_best_settings_train_to_the_last_bit_what_the_trial_trained(
     searched: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (parent,) = searched.parents()
-    best = max(searched.trials(), key=lambda run: run.data.metrics["trial_value"])
+    best = max(searched.trials(), key=lambda run: run.data.metrics["trial/value"])
     assert parent.data.tags["best.run"] == best.info.run_id
     config = tmp_path / "best.yaml"
     config.write_text(text_of(parent, "search/best.yaml"), encoding="utf-8")
     result = train(str(config), {"tracking.experiment": "de novo", "tracking.system_metrics": "false"})
     again = MlflowClient(searched.uri).get_run(result.run_id)
-    for name in ("eval_chrf", "eval_rougeL", "eval_loss", "epoch_train_loss", "loss"):
+    for name in ("eval/chrf", "eval/rougeL", "eval/loss", "train/epoch_loss", "train/loss"):
         assert again.data.metrics[name] == best.data.metrics[name], name
     trained = load_file(result.adapter / "adapter_model.safetensors")
     folder = mlflow.artifacts.download_artifacts(run_id=best.info.run_id, artifact_path="adapter", dst_path=tmp_path)
@@ -257,13 +261,13 @@ def test_the_best_adapter_is_the_studys_own_and_the_champion(searched: Place) ->
 
     prompts = pd.DataFrame(rows)[["carta", "evento", "secao", "tema"]]
     assert generator.write(prompts) == [row["gerado"] for row in rows]
-    assert parent.data.metrics["final_chrf"] == pytest.approx(
-        max(run.data.metrics["trial_value"] for run in searched.trials()), abs=0.01
+    assert parent.data.metrics["final/chrf"] == pytest.approx(
+        max(run.data.metrics["trial/value"] for run in searched.trials()), abs=0.01
     )
 
 
 def test_from_the_end_of_a_trial_to_the_next_ones_first_step_it_takes_less_than_a_second(searched: Place) -> None:
-    _, *later = [run.data.metrics["overhead_seconds"] for run in searched.trials()]
+    _, *later = [float(run.data.tags["trial.overhead_seconds"]) for run in searched.trials()]
     assert min(later) < 1.0, later
 
 
@@ -271,7 +275,7 @@ def test_the_champions_settings_are_tried_too(searched: Place) -> None:
     config, space = load_search(searched.config, {})
     client = MlflowClient(searched.uri)
     known = known_settings(config, searched.config, space, client, ())
-    best = max(searched.trials(), key=lambda run: run.data.metrics["trial_value"])
+    best = max(searched.trials(), key=lambda run: run.data.metrics["trial/value"])
     assert [one.label for one in known] == ["receita 1", "receita 2", "campeã (versão 1)"]
     assert known[2].values["training.learning_rate"] == float(best.data.params["training.learning_rate"])
     fixed = known_settings(config, searched.config, space, client, ("training.learning_rate",))
@@ -448,7 +452,7 @@ def test_two_workers_on_a_postgresql_do_twelve_trials_in_one_study_and_show_no_p
     assert {row["worker"] for row in rows} == {"1", "2"}
     assert len({(row["training.learning_rate"], row["lora.r"]) for row in rows}) == 12
     assert sorted(run.info.run_id for run in place.trials()) == sorted(row["run_id"] for row in rows)
-    assert [step for step, _ in series(place.uri, parent, "best_chrf")] == list(range(1, 13))
+    assert [step for step, _ in series(place.uri, parent, "search/best_chrf")] == list(range(1, 13))
     assert "postgresql em 127.0.0.1" in output
     assert_no_secret(place.folder, output)
 

@@ -18,10 +18,10 @@ def client(tracking_store: str) -> MlflowClient:
     return MlflowClient(tracking_store)
 
 
-def training(client: MlflowClient, experiment: str, chrf: float) -> tuple[str, str]:
+def training(client: MlflowClient, experiment: str, chrf: float, name: str = "final/chrf") -> tuple[str, str]:
     """A finished training as the store shows it, its model without files; the ids of run and model."""
     run = client.create_run(experiment, tags={"outcome": "finished"}).info.run_id
-    client.log_metric(run, "final_chrf", chrf)
+    client.log_metric(run, name, chrf)
     model = client.create_logged_model(experiment, name=LOGGED_NAME, source_run_id=run)
     client.log_outputs(run, [LoggedModelOutput(model.model_id, 0)])
     return run, model.model_id
@@ -33,6 +33,14 @@ def test_a_model_that_was_deleted_does_not_stop_the_experiment(client: MlflowCli
     _, deleted = training(client, experiment, 50)
     client.delete_logged_model(deleted)
     assert best_run(client, "e", "chrf").info.run_id == second
+
+
+@pytest.mark.parametrize("before", [30, 60])
+def test_trainings_of_an_earlier_version_are_candidates_too(client: MlflowClient, before: float) -> None:
+    experiment = client.create_experiment("e")
+    earlier, _ = training(client, experiment, before, "final_chrf")
+    later, _ = training(client, experiment, 50)
+    assert best_run(client, "e", "chrf").info.run_id == (earlier if before > 50 else later)
 
 
 def test_a_model_whose_files_went_away_is_refused_with_their_place(client: MlflowClient) -> None:

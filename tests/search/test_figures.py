@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from cartas_mlflow.search.figures import StudyView, draw_study, importances, interactive_page
+from cartas_mlflow.search.figures import StudyView, draw_study, importances, interactive_page, standing
 
 RATE = FloatDistribution(1e-5, 1e-2, log=True)
 KIND = CategoricalDistribution(["cosine", "constant"])
@@ -121,3 +122,15 @@ def test_a_study_without_complete_trials_has_no_page() -> None:
 @pytest.fixture(autouse=True)
 def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+
+
+def test_the_untuned_base_is_a_line_and_an_importance_says_what_it_stands_on(
+    searched: StudyView,
+) -> None:
+    view = dataclasses.replace(searched, untuned=0.01)
+    figures = draw_study(view, importances(view, seed=1))
+    lines = {line.get_label(): list(line.get_ydata()) for line in figures["history"].axes[0].lines}
+    assert lines["modelo sem ajuste"] == [0.01, 0.01]
+    assert f"{len(view.complete)} tentativas completas" in figures["importances"].axes[0].get_title(loc="left")
+    assert standing(14) == "14 tentativas completas; são poucas: uma pista"
+    assert standing(15) == "15 tentativas completas"

@@ -51,9 +51,9 @@ def test_step_series_use_the_global_step(training: Training) -> None:
     training.log(5, loss=3.5, learning_rate=1e-4, grad_norm=0.7, epoch=0.5)
     training.log(10, loss=3.1, learning_rate=2e-4, grad_norm=0.6, epoch=1.0)
     training.end()
-    assert training.series("loss") == [(5, 3.5), (10, 3.1)]
-    assert training.series("learning_rate") == [(5, 1e-4), (10, 2e-4)]
-    assert training.series("grad_norm") == [(5, 0.7), (10, 0.6)]
+    assert training.series("train/loss") == [(5, 3.5), (10, 3.1)]
+    assert training.series("train/learning_rate") == [(5, 1e-4), (10, 2e-4)]
+    assert training.series("train/grad_norm") == [(5, 0.7), (10, 0.6)]
     assert training.series("epoch") == []
 
 
@@ -63,9 +63,9 @@ def test_epoch_series_use_the_epoch(training: Training) -> None:
     training.evaluate(0.9999999, eval_loss=3.2, eval_rougeL=0.1, epoch_train_loss=3.4)
     training.log(98, loss=3.0)
     training.evaluate(2.0, eval_loss=3.0, eval_rougeL=0.2, epoch_train_loss=3.1)
-    assert training.series("eval_loss") == [(1, 3.2), (2, 3.0)]
-    assert training.series("eval_rougeL") == [(1, 0.1), (2, 0.2)]
-    assert training.series("epoch_train_loss") == [(1, 3.4), (2, 3.1)]
+    assert training.series("eval/loss") == [(1, 3.2), (2, 3.0)]
+    assert training.series("eval/rougeL") == [(1, 0.1), (2, 0.2)]
+    assert training.series("train/epoch_loss") == [(1, 3.4), (2, 3.1)]
 
 
 def test_what_the_trainer_logs_of_an_evaluation_or_of_the_whole_is_not_logged_twice(training: Training) -> None:
@@ -77,7 +77,7 @@ def test_what_the_trainer_logs_of_an_evaluation_or_of_the_whole_is_not_logged_tw
 
 def test_an_epoch_is_told_when_it_has_been_logged(training: Training) -> None:
     training.logging.on_epoch = lambda epoch, metrics: training.told.append(
-        (epoch, {"stored": training.series("eval_loss")[-1][1], **metrics})
+        (epoch, {"stored": training.series("eval/loss")[-1][1], **metrics})
     )
     training.evaluate(1.0, eval_loss=3.2)
     assert training.told == [(1, {"stored": 3.2, "eval_loss": 3.2})]
@@ -86,9 +86,9 @@ def test_an_epoch_is_told_when_it_has_been_logged(training: Training) -> None:
 def test_step_points_are_sent_together(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     training.log(1, loss=3.0)
     training.log(2, loss=2.9)
-    assert training.series("loss") == []
+    assert training.series("train/loss") == []
     monkeypatch.setattr(callback, "FLUSH_SECONDS", 0.0)
     training.log(3, loss=2.8)
-    assert training.series("loss") == [(1, 3.0), (2, 2.9), (3, 2.8)]
+    assert training.series("train/loss") == [(1, 3.0), (2, 2.9), (3, 2.8)]
     training.end()
-    assert len(training.series("loss")) == 3
+    assert len(training.series("train/loss")) == 3

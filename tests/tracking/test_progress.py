@@ -54,9 +54,9 @@ def test_an_epoch_is_the_guides_lines_and_the_time(clock: Clock, said: list[str]
         "  Eval Loss: 1.9876",
         "  Eval ROUGE-L: 0.1234",
         "  Eval BLEU: 0.0987   (chrF: 0.2000)",
-        "  Tempo: 12,0 s; restam cerca de 3 min 48 s",  # 19 × 12 s
-        "Tempo estimado por época: 12,0 s",
-        "Tempo total estimado: 4 min 00 s",
+        "  Tempo por época: 12.0 s; restam cerca de 3 min 48 s",  # 19 × 12 s
+        "Tempo estimado por época: 12.0 s",
+        "Tempo total estimado: cerca de 4 min 00 s",
     ]
 
 
@@ -67,11 +67,11 @@ def test_the_estimate_is_given_once(clock: Clock, said: list[str], tmp_path: Pat
         clock.now += 10
         progress.show_epoch(epoch, METRICS, best=False)
     assert [line for line in said if "estimado" in line] == [
-        "Tempo estimado por época: 5,0 s",
-        "Tempo total estimado: 20,0 s",
+        "Tempo estimado por época: 5.0 s",
+        "Tempo total estimado: cerca de 20.0 s",
     ]
     assert said[0] == "Epoch 2/4"
-    assert said[-1] == "  Tempo: 20,0 s; restam cerca de 0,0 s"
+    assert said[-1] == "  Tempo por época: 5.0 s"
 
 
 def test_a_training_that_goes_on_counts_only_the_epochs_of_now(clock: Clock, said: list[str], tmp_path: Path) -> None:
@@ -79,7 +79,16 @@ def test_a_training_that_goes_on_counts_only_the_epochs_of_now(clock: Clock, sai
     begin(progress, tmp_path, epoch=9.5)
     clock.now += 5
     progress.show_epoch(10, METRICS, best=False)  # half an epoch in 5 s
-    assert said[5] == "  Tempo: 5,0 s; restam cerca de 1 min 40 s"
+    assert said[5] == "  Tempo por época: 10.0 s; restam cerca de 1 min 40 s"
+
+
+def test_where_a_training_may_stop_early_the_time_is_a_limit(clock: Clock, said: list[str], tmp_path: Path) -> None:
+    progress = Progress(epochs=3, may_stop_early=True)
+    begin(progress, tmp_path)
+    clock.now += 10
+    progress.show_epoch(1, METRICS, best=True)
+    assert said[5] == "  Tempo por época: 10.0 s; restam no máximo 20.0 s"
+    assert said[-1] == "Tempo total estimado: no máximo 30.0 s"
 
 
 def test_without_a_terminal_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:

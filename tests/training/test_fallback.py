@@ -184,7 +184,7 @@ def test_a_file_of_one_s_own_trains_its_epochs_on_its_table_without_a_hub(
     assert (params["data.path"], params["training.epochs"]) == (str(small_table), "2")
     assert (params["derived.train_records"], params["derived.validation_records"]) == ("35", "7")
     assert (params["model.resolved"], params["training.learning_rate"]) == (str(tiny_base), "0.001")
-    assert len(own_training.series("eval_loss")) == 2
+    assert len(own_training.series("eval/loss")) == 2
     assert tags["base_model.fallback"] == "true"
     assert own_training.client.get_experiment(own_training.run.info.experiment_id).name == "minhas"
 

@@ -46,8 +46,9 @@ def test_the_tables_figures_are_told(small_table: Path, said: list[str]) -> None
         "Dados carregados: 42 registros",
         "Dados após validação/limpeza: 42 registros válidos",
         "Cartas únicas: 2",
-        "Comprimento médio: 162,7 caracteres",
+        "Comprimento médio: 162.7 caracteres",
         "Dataset dividido: 35 treino, 7 validação",
+        "Datasets criados: 35 treino, 7 validação",
         f"Exemplo de pedido: {data.prompts(data.split.train[:1])[0]}",
     ]
     assert said[-1].startswith("Exemplo de pedido: Interprete a carta O ")
@@ -132,6 +133,6 @@ def test_the_machine_and_what_was_chosen_for_it_are_told(loaded_base: LoadedBase
     assert said[3] == "Precisão: float32 (float16 forçado, sem efeito em CPU)"
     assert said[4] == "⚠️ float16 não tem efeito no treino em CPU: o cálculo será em float32."
     assert said[5].startswith(
-        f"Modelo carregado: {loaded_base.location.name} (sem quantização, float32: sem ela o modelo ocupa 0,0 GB, "
+        f"Modelo carregado: {loaded_base.location.name} (sem quantização, float32: sem ela o modelo ocupa 0.0 GB, "
         "menos de um quarto dos "
     )
