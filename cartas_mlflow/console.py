@@ -56,8 +56,8 @@ def open_console() -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     if not any(isinstance(handler, _Terminal) for handler in _logger.handlers):
         _logger.addHandler(_Terminal())
-        _logger.setLevel(logging.INFO)
-        _logger.propagate = False
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False
     _forget_earlier()
     _logger.addHandler(_Earlier())
 

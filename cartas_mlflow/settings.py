@@ -117,7 +117,7 @@ class GenerationSettings(Section):
     min_new_tokens: int = Field(0, ge=0, le=4096, description="comprimento mínimo do texto gerado (tokens)")
     num_beams: int = Field(1, ge=1, le=64, description="feixes da busca; 1 = gulosa")
     length_penalty: float = Field(1.0, ge=-10, le=10, description="expoente do comprimento na busca em feixe")
-    no_repeat_ngram_size: int = Field(0, ge=0, le=64, description="n-gramas que não se repetem; 0 = livre")
+    no_repeat_ngram_size: int = Field(3, ge=0, le=64, description="n-gramas que não se repetem; 0 = livre")
     repetition_penalty: float = Field(1.0, gt=0, le=10, description="penalidade de repetição; 1 = nenhuma")
     do_sample: bool = Field(False, description="sortear em vez de escolher o mais provável")
     temperature: float = Field(1.0, gt=0, le=10, description="temperatura do sorteio")

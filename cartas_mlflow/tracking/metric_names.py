@@ -11,6 +11,8 @@ EPOCH_LOSS, EVALUATED = "epoch_train_loss", "eval_"
 BEST_EPOCH = "final/best_epoch"
 TRIAL_VALUE = "trial/value"
 """What a search ranks a trial by."""
+ONLY_REPORTED = {"generated_prompt_fit", "longest_copied_run"}
+"""Figures of the end that nobody sorts runs by: they stand in the report."""
 FORMER_SECTIONS = {"train": "", "eval": "eval_", "final": "final_", "trial": "trial_"}
 """Section -> what stood in its place in runs of versions before 0.2."""
 FORMER_NAMES = {"train/epoch_loss": "epoch_train_loss", BEST_EPOCH: "best_epoch"}

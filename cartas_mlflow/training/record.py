@@ -174,7 +174,11 @@ def log_result(
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
-    metrics = {metric_names.final(name): value for name, value in final.metrics.items()}
+    metrics = {
+        metric_names.final(name): value
+        for name, value in final.metrics.items()
+        if name not in metric_names.ONLY_REPORTED
+    }
     now = int(time.time() * 1000)
     run.log_metrics(metrics, timestamp=now)
     log_curves(run, result, baselines)

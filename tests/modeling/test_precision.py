@@ -40,7 +40,7 @@ def test_float32_where_there_is_no_bfloat16(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gain", "dtype", "shown"), [(0.53, "float32", "0,5"), (1.08, "float32", "1,1"), (1.6, "bfloat16", "1,6")]
+    ("gain", "dtype", "shown"), [(0.53, "float32", "0.5"), (1.08, "float32", "1.1"), (1.6, "bfloat16", "1.6")]
 )
 def test_a_cpu_with_bfloat16_takes_it_only_where_it_is_clearly_faster(gain: float, dtype: str, shown: str) -> None:
     """Some with the instructions compute it at half the speed of float32."""
