@@ -1,19 +1,14 @@
-"""The one Trainer callback that logs to MLflow: step series and epoch series."""
+"""The one Trainer callback that logs: step series and epoch series."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
+from cartas_mlflow.tracking.run import TrackedRun
 
 STEP_SERIES = ("loss", "learning_rate", "grad_norm")
-FLUSH_SECONDS = 5.0
-"""Step points wait at most this long before they are sent: one request carries many."""
 
 
 class MlflowLogging(TrainerCallback):
@@ -21,17 +16,12 @@ class MlflowLogging(TrainerCallback):
     sizes compare on one axis.
 
     Args:
-        run_id: the open run.
+        run: the open run.
         on_epoch: told (epoch, its metrics by name) after each evaluation has been logged.
     """
 
-    def __init__(self, run_id: str, on_epoch: Callable[[int, Mapping[str, float]], None]) -> None:
-        from mlflow import MlflowClient
-
-        self.run_id, self.on_epoch = run_id, on_epoch
-        self.client = MlflowClient()
-        self.waiting: list[Metric] = []
-        self.last_flush = time.monotonic()
+    def __init__(self, run: TrackedRun, on_epoch: Callable[[int, Mapping[str, float]], None]) -> None:
+        self.run, self.on_epoch = run, on_epoch
 
     def on_log(
         self,
@@ -41,11 +31,8 @@ class MlflowLogging(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: object,
     ) -> None:
-        if logs is None or "loss" not in logs:
-            return
-        self._add({name: logs[name] for name in STEP_SERIES if name in logs}, state.global_step)
-        if time.monotonic() - self.last_flush > FLUSH_SECONDS:
-            self.flush()
+        if logs is not None and "loss" in logs:
+            self.run.log_metrics({name: logs[name] for name in STEP_SERIES if name in logs}, state.global_step)
 
     def on_evaluate(
         self,
@@ -56,23 +43,5 @@ class MlflowLogging(TrainerCallback):
         **kwargs: object,
     ) -> None:
         epoch = round(state.epoch or 0)
-        self._add(metrics, epoch)
-        self.flush()
+        self.run.log_metrics(metrics, epoch)
         self.on_epoch(epoch, metrics)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what waits."""
-        if self.waiting:
-            self.client.log_batch(self.run_id, metrics=self.waiting)
-        self.waiting, self.last_flush = [], time.monotonic()
-
-    def _add(self, values: Mapping[str, float], step: int) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self.waiting += [Metric(name, float(value), now, step) for name, value in values.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from cartas_mlflow.files import write_json, write_text
 from cartas_mlflow.modeling.hardware import Hardware
 from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.registry.candidates import reading_id
-from cartas_mlflow.registry.model import ServedModel, log_reading_model
+from cartas_mlflow.registry.logged import model_entry
+from cartas_mlflow.registry.model import ServedModel
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking.plots import plot_losses, plot_metrics
 from cartas_mlflow.tracking.report import (
@@ -116,17 +116,25 @@ def save_served(session: Session, setup: Setup) -> None:
     served.save(session.adapter)
 
 
-def log_model(session: Session, setup: Setup, result: Fit, description: str) -> str:
-    """Log the reading generator with the best epoch's adapter; gives its id."""
-    # A step that no series has: MLflow links to the model whatever the run logged at the model's step.
-    return log_reading_model(
-        session.adapter,
+def log_model(
+    run: TrackedRun,
+    session: Session,
+    setup: Setup,
+    result: Fit,
+    description: str,
+    metrics: Mapping[str, float],
+    validation: Dataset,
+) -> None:
+    """Log the reading generator with the best epoch's adapter. ``metrics``: its own, which the run has already."""
+    model = model_entry(
         setup.base.location,
         setup.config.serving,
         description=description,
         embed_base=setup.config.registry.embed_base,
+        # A step that no series has: MLflow links to the model whatever the run logged at the model's step.
         step=result.steps + 1,
     )
+    run.log_model(model, session.adapter, metrics, validation)
 
 
 def log_result(
@@ -170,16 +178,14 @@ def log_result(
     write_json(session.report, build_report(facts))
     write_text(markdown, f"# Relatório do treinamento\n\n{describe_result(facts)}\n")
     metrics = {f"final_{name}": value for name, value in final.metrics.items()}
-    now = int(time.time() * 1000)
-    run.log_metrics(metrics, timestamp=now)
+    run.log_metrics(metrics)
     log_curves(run, result, baselines)
     run.log_file(session.adapter, "adapter")
     for file in (session.report, markdown):
         run.log_file(file, "report")
     _say_result(session, facts)
     if with_model:
-        model_id = log_model(session, setup, result, describe_result(facts))
-        run.log_model_metrics(model_id, metrics, validation, timestamp=now)
+        log_model(run, session, setup, result, describe_result(facts), metrics, validation)
     run.describe(describe_result(facts))
     run.set_tags({OUTCOME_TAG: "early_stopped" if result.stopped_early else "finished"})
     return facts
