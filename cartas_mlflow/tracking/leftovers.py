@@ -64,8 +64,8 @@ def send(folder: Path, log_model: LogModel | None) -> Sent:
         if cut_off:
             journal.write("tags", {"tags": {OUTCOME_TAG: "interrupted"}})
             journal.write("end", {"status": "KILLED"})
-        delivery = Delivery(journal.folder, MlflowClient(), log_model)
         with one_at_a_time():
+            delivery = Delivery(journal.folder, MlflowClient(), log_model)
             delivery.find_run()
             entries = len(delivery.waiting)
             if delivery.told is None:

@@ -151,7 +151,8 @@ def _open_online(opening: _Opening) -> tuple[TrackedRun, Courier]:
 
     if opening.parent is None:
         check_tracking_server()
-    delivery = Delivery(opening.journal.folder, MlflowClient(), opening.log_model)
+    with one_at_a_time():  # the first client makes the store
+        delivery = Delivery(opening.journal.folder, MlflowClient(), opening.log_model)
     courier = Courier(opening.journal, delivery)
     try:
         run = _connect(opening, delivery)
