@@ -100,7 +100,7 @@ def _knock(uri: str) -> None:
             raise TrackingError(unreachable(cause)) from None
         raise TrackingError(
             f"O servidor MLflow em {without_password(uri)} não responde ({type(cause).__name__}); inicie-o com "
-            "mlflow server ou corrija MLFLOW_TRACKING_URI."
+            "mlflow server, corrija MLFLOW_TRACKING_URI, ou treine sem ele (-P tracking.offline=true)."
         ) from None
     if (refusal := refusal_of(response.status_code)) is not None:
         raise TrackingError(refusal)
