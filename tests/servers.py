@@ -66,11 +66,11 @@ class Server:
 
 
 @contextmanager
-def slowed(address: str, seconds: float) -> Iterator[str]:
+def slowed(address: str, seconds: float, port: int = 0) -> Iterator[str]:
     """A proxy before a server, where every request takes that much longer; gives its address."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version = "HTTP/1.0"  # no connection outlives its request, or the proxy
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -90,7 +90,7 @@ def slowed(address: str, seconds: float) -> Iterator[str]:
         def log_message(self, *words: object) -> None:
             pass
 
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    proxy = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     proxy.daemon_threads = True
     thread = Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -49,9 +49,9 @@ def log_entry(run_id: str, root: Path, body: Mapping[str, Any]) -> None:
         return
     model, adapter = body["model"], root / body["adapter"]
     digest = checksum(adapter / MANIFEST)
-    model_id = _find_logged(run_id, digest)
-    if model_id is None:
-        model_id = log_reading_model(
+    model_id, is_ready = _find_or_make(run_id, digest)
+    if not is_ready:
+        log_reading_model(
             adapter,
             _base_of(model["base"]),
             ServingSettings.model_validate(model["serving"]),
@@ -59,24 +59,27 @@ def log_entry(run_id: str, root: Path, body: Mapping[str, Any]) -> None:
             embed_base=model["embed_base"],
             step=model["step"],
             run_id=run_id,
-            tags={ADAPTER_TAG: digest},
+            model_id=model_id,
         )
     log_model_points(run_id, model_id, [Point(*values) for values in body["points"]], body["dataset"])
 
 
-def _find_logged(run_id: str, digest: str) -> str | None:
-    """The id of the run's finished model of this adapter; one that was begun and not finished is deleted."""
+def _find_or_make(run_id: str, digest: str) -> tuple[str, bool]:
+    """The id of the run's model of this adapter, in the run's experiment, and whether it was logged to its end."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    place = client.get_run(run_id).info.experiment_id
+    run = client.get_run(run_id)
+    place = run.info.experiment_id
     found = client.search_logged_models([place], f"source_run_id = '{run_id}' AND name = '{LOGGED_NAME}'")
-    same = [model for model in found if model.tags.get(ADAPTER_TAG) == digest]
-    ready = [model.model_id for model in same if model.status == "READY"]
-    for model in same:
-        if model.status != "READY":
-            client.delete_logged_model(model.model_id)
-    return ready[0] if ready else None
+    same = sorted((model.status != "READY", model.model_id) for model in found if model.tags.get(ADAPTER_TAG) == digest)
+    if same:
+        unfinished, model_id = same[0]
+        return model_id, not unfinished
+    made = client.create_logged_model(
+        place, LOGGED_NAME, source_run_id=run_id, tags={ADAPTER_TAG: digest}, params=run.data.params
+    )
+    return made.model_id, False
 
 
 def _base_of(known: Mapping[str, Any]) -> BaseLocation:

@@ -246,7 +246,7 @@ def log_reading_model(
     embed_base: bool,
     step: int,
     run_id: str | None = None,
-    tags: Mapping[str, str] | None = None,
+    model_id: str | None = None,
 ) -> str:
     """Log the model on a run, by default the active one; gives its id (``m-…``).
 
@@ -257,6 +257,7 @@ def log_reading_model(
         adapter: folder with adapter, tokenizer and ``served.json``.
         description: Markdown, how good the model is.
         step: the epoch of the adapter; MLflow links the run's metrics of that step to the model.
+        model_id: of a logged model that has been made and is empty.
     """
     import mlflow
     from mlflow.models import Model
@@ -271,7 +272,7 @@ def log_reading_model(
         name=LOGGED_NAME,
         flavor=mlflow.pyfunc,
         run_id=run_id,
-        tags=dict(tags or {}),
+        model_id=model_id,
         python_model=str(Path(__file__).with_name("served_model.py")),
         code_paths=[str(PACKAGE)],
         artifacts=artifacts,

@@ -23,8 +23,10 @@ _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIM
 
 
 class RequestLimits:
-    """How long MLflow's client waits for an answer, in this process; each request is then tried once. Restored when
-    closed."""
+    """How long MLflow's client waits for an answer, in this process. Restored when closed.
+
+    Each request is tried twice, for a connection that was kept open may have been closed meanwhile.
+    """
 
     def __init__(self) -> None:
         self._before = {name: os.environ.get(name) for name in (_RETRIES, _TIMEOUT)}
@@ -36,7 +38,7 @@ class RequestLimits:
         self.restore()
 
     def set(self, seconds: int) -> None:
-        os.environ.update({_RETRIES: "0", _TIMEOUT: str(seconds)})
+        os.environ.update({_RETRIES: "1", _TIMEOUT: str(seconds)})
 
     def restore(self) -> None:
         for name, value in self._before.items():
@@ -49,7 +51,7 @@ class RequestLimits:
 class Courier:
     """Delivers what is written, in a thread of its own, and tells of an outage and of its end in a line each.
 
-    While it is at work, every request of the process is tried once and not for minutes.
+    While it is at work, no request of the process is tried for minutes.
     """
 
     def __init__(self, journal: Journal, delivery: Delivery) -> None:

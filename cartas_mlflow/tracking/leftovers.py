@@ -16,7 +16,7 @@ from cartas_mlflow.tracking.store import one_at_a_time
 from cartas_mlflow.tracking.telling import LogModel
 
 SECONDS = 30
-"""Each request of a delivery after the fact gets that long, once: the command can be repeated."""
+"""Each request of a delivery after the fact gets that long: the command can be repeated."""
 
 
 @dataclass(frozen=True)

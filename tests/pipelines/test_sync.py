@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from finished import Trained, train_here
 from mlflow import MlflowClient
+from servers import slowed
 from trainings import environment_elsewhere, free_port, in_store
 
 from cartas_mlflow.cli import EXIT_OK, EXIT_UNDELIVERED, EXIT_USER_ERROR, main
@@ -105,18 +107,16 @@ def test_a_server_that_dies_does_not_stop_the_training_and_gets_it_later(
     monkeypatch: pytest.MonkeyPatch,
     said: list[str],
 ) -> None:
-    from servers import slowed
-
-    log_samples, proxy = record.log_samples, slowed(tracking_server, 0)
-    address = proxy.__enter__()
+    log_samples, alive = record.log_samples, ExitStack()
+    address = alive.enter_context(slowed(tracking_server, 0))
 
     def dying(run: Any, data: Any, texts: Any, name: str) -> None:
         if name == "epoch-001":
-            proxy.__exit__(None, None, None)
+            alive.close()
         log_samples(run, data, texts, name)
 
     monkeypatch.setattr(record, "log_samples", dying)
-    with in_store(address, tmp_path):
+    with in_store(address, tmp_path), alive:
         settings = words(quick, training__epochs=2, tracking__wait=0.5, tracking__experiment="morto")
         assert main(["train", *settings]) == EXIT_UNDELIVERED
     (folder,) = leftovers.run_folders(tmp_path / "results")
@@ -125,7 +125,7 @@ def test_a_server_that_dies_does_not_stop_the_training_and_gets_it_later(
     assert sum("não recebe (ConnectionError)" in line for line in said) == 1
     assert said[-1].startswith("📦 O MLflow em http://127.0.0.1:")
     assert said[-1].endswith(f"Para entregar: python -m cartas_mlflow sync {folder}")
-    with in_store(tracking_server, tmp_path):
+    with slowed(tracking_server, 0, int(address.rpartition(":")[2])), in_store(address, tmp_path):
         client = MlflowClient()
         (run,) = client.search_runs([client.get_experiment_by_name("morto").experiment_id])
         assert run.info.status == "RUNNING"
@@ -139,10 +139,15 @@ def test_a_server_that_dies_does_not_stop_the_training_and_gets_it_later(
 def test_a_killed_training_goes_on_and_its_series_are_those_of_one_that_was_not(
     trained: Trained, quick: dict[str, Any], empty_store: str, tmp_path: Path
 ) -> None:
+    import torch
+
+    threads = str(torch.get_num_threads())  # another number rounds otherwise
     process = subprocess.Popen(
         [sys.executable, "-m", "cartas_mlflow", "train", *words(quick)],
         cwd=tmp_path,
-        env=environment_elsewhere(PYTHONPATH=str(PROJECT_ROOT), MLFLOW_TRACKING_URI=empty_store),
+        env=environment_elsewhere(
+            PYTHONPATH=str(PROJECT_ROOT), MLFLOW_TRACKING_URI=empty_store, OMP_NUM_THREADS=threads
+        ),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
