@@ -16,14 +16,15 @@ from typing import Any
 from cartas_mlflow import __version__
 from cartas_mlflow.console import open_console, say
 from cartas_mlflow.environment import complete_environment
-from cartas_mlflow.errors import RunInterrupted, SettingError, UserError
+from cartas_mlflow.errors import RunInterrupted, SettingError, Undelivered, UserError
 
 PROGRAM = "python -m cartas_mlflow"
-EXIT_OK, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 2, 130
+EXIT_OK, EXIT_USER_ERROR, EXIT_UNDELIVERED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0, 2 for what the user can mend, 130 when interrupted. A bug keeps its traceback.
+    """Run one command; the exit code: 0, 2 for what the user can mend, 3 when the work is done and MLflow has not got
+    all of it, 130 when interrupted. A bug keeps its traceback.
 
     Args:
         arguments: the words after the program's name; by default those of the command line.
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
+    except Undelivered as error:
+        say(f"📦 {error}")
+        return EXIT_UNDELIVERED
     except UserError as error:
         say(f"❌ {error}")
         return EXIT_USER_ERROR
@@ -71,13 +75,15 @@ class Word:
 class Command:
     """A pipeline as the command line offers it: ``pipelines/NAME.py`` holds the function of the same name.
 
-    ``config``: the file where the user names none; ``words``: its keyword arguments; ``check``: reads file and
+    ``config``: the file where the user names none; ``words``: its keyword arguments; ``operand``: the one of them that
+    may be said first and without its name; ``check``: reads file and
     overrides, so that a wrong setting answers at once, not after seconds of importing what trains.
     """
 
     summary: str
     config: str = "configs/default.yaml"
     words: Mapping[str, Word] = field(default_factory=dict)
+    operand: str | None = None
     check: str = "cartas_mlflow.config:load_config"
 
 
@@ -122,6 +128,11 @@ COMMANDS = {
         },
     ),
     "evaluate": Command("mede um modelo nas leituras de uma tabela (data.path)", words={"model": MODEL}),
+    "sync": Command(
+        "entrega ao MLflow o que os treinos guardaram enquanto ele não respondia",
+        words={"folder": Word("a pasta de um treino, ou uma com vários (padrão: tracking.output_dir)")},
+        operand="folder",
+    ),
     "pretrain": Command("cria um modelo base a partir de um corpus (pretrain.corpus)", "configs/pretrain.yaml"),
 }
 
@@ -192,6 +203,9 @@ def _run(words: Sequence[str]) -> int:
     if "--help" in rest or "-h" in {*rest[:1], *rest[-1:]}:
         say(_command_help(name), whole=True)
         return EXIT_OK
+    operand = COMMANDS[name].operand
+    if operand is not None and rest and not rest[0].startswith("-"):
+        rest = [f"--{operand}", *rest]
     overrides = read_overrides(rest)
     config = overrides.pop("config", COMMANDS[name].config)
     own, settings = _own_words(name, overrides)

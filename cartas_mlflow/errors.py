@@ -30,6 +30,10 @@ class TrackingError(UserError):
     """An MLflow tracking server, experiment or run that cannot be used."""
 
 
+class Undelivered(TrackingError):
+    """The work is done and stands on disk, but MLflow has not got all of it. An exit code of its own."""
+
+
 class TrainingError(UserError):
     """A training that cannot go on: diverged, or out of memory."""
 

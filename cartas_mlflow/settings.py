@@ -144,6 +144,15 @@ class TrackingSettings(Section):
     run_name: OptionalText = Field(None, description="nome da execução; none = montado a partir das configurações")
     output_dir: str = Field("results", min_length=1, description="pasta local de log, relatório e checkpoints")
     log_every_steps: int = Field(5, ge=1, le=100_000, description="passos entre pontos das curvas por passo")
+    offline: bool = Field(
+        False, description="não procurar o MLflow: tudo fica na pasta do treino até o comando sync o entregar"
+    )
+    wait: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="espera, no fim, por um MLflow que não responde (segundos); depois, o comando sync entrega",
+    )
     system_metrics: bool = Field(True, description="registrar uso de CPU, memória e GPU")
     system_metrics_interval: float = Field(5.0, ge=0.5, le=3600, description="intervalo dessas medidas (segundos)")
 

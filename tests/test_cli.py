@@ -651,8 +651,9 @@ def test_a_table_that_cannot_be_used_is_answered_with_one_sentence(
         (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     assert cli.main([*training_words, "--data.path", name, *words]) == cli.EXIT_USER_ERROR
     assert capsys.readouterr().out.splitlines()[-1] == f"❌ {message}"
-    assert mlflow.active_run() is None
-    failed = mlflow.last_active_run()
+    client = mlflow.MlflowClient()
+    place = client.get_experiment_by_name("cartas-ptt5").experiment_id
+    failed = client.search_runs([place], order_by=["attributes.start_time DESC"], max_results=1)[0]
     assert (failed.info.status, failed.data.tags["failure"]) == ("FAILED", message)
 
 

@@ -33,7 +33,9 @@ def pretrain(config_path: str = CONFIG, overrides: Mapping[str, Any] | None = No
     phases.prepare_machine(config)
     with (
         keep_log(session.log_file),
-        open_run(config.tracking, resume_run_id=session.run_id, log_file=session.log_file) as run,
+        open_run(
+            config.tracking, folder=session.folder, resume_run_id=session.run_id, log_file=session.log_file
+        ) as run,
     ):
         say("2. Preparando o vocabulário...")
         domain = phases.load_domain(session)

@@ -14,6 +14,7 @@ from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.modeling.lora import save_adapter
 from cartas_mlflow.modeling.memory import release_memory
 from cartas_mlflow.registry.contest import promote_model
+from cartas_mlflow.registry.logged import log_entry
 from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.store import told_keeps_models
@@ -49,13 +50,19 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
     check_engine(session.config.serving.engine)
     with (
         keep_log(session.log_file, from_the_start=True),
-        open_run(session.config.tracking, resume_run_id=session.run_id, log_file=session.log_file) as run,
+        open_run(
+            session.config.tracking,
+            folder=session.folder,
+            resume_run_id=session.run_id,
+            log_file=session.log_file,
+            log_model=log_entry,
+        ) as run,
     ):
         settled = preparation.settle_base(
             session.config, session.config_path, overrides or {}, resumed=session.checkpoint is not None
         )
         config = settled.config
-        with_model = told_keeps_models()
+        with_model = config.tracking.offline or told_keeps_models()
         say(f"Configurações carregadas para o modelo: {config.model.name}")
 
         say("2. Carregando e processando dataset...")
@@ -86,7 +93,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         result = fitting.fit(
             setup,
             score,
-            run_id=run.id,
+            run=run,
             folder=session.checkpoints,
             resume=session.checkpoint,
             on_texts=lambda epoch, texts: record.log_samples(run, data, texts, f"epoch-{epoch:03d}"),
@@ -110,8 +117,9 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         say(f"🔎 Execução {run.id} no experimento {run.experiment}")
 
     with keep_log(session.log_file):
-        if config.registry.register_model and with_model:
+        if config.registry.register_model and with_model and not config.tracking.offline:
             say("11. Registrando o modelo e comparando com o campeão...")
             promote_model(MlflowClient(), run.id, config.registry)
-        say_next_steps(run, config, data)
+        if not config.tracking.offline:
+            say_next_steps(run, config, data)
     return TrainingResult(run.id, session.adapter, result.best_epoch, final.metrics)

@@ -238,9 +238,17 @@ def open_logged(uri: str, engine: str = "pytorch") -> ReadingGenerator:
 
 
 def log_reading_model(
-    adapter: Path, base: BaseLocation, serving: ServingSettings, *, description: str, embed_base: bool, step: int
+    adapter: Path,
+    base: BaseLocation,
+    serving: ServingSettings,
+    *,
+    description: str,
+    embed_base: bool,
+    step: int,
+    run_id: str | None = None,
+    model_id: str | None = None,
 ) -> str:
-    """Log the model on the active run; gives its id (``m-…``).
+    """Log the model on a run, by default the active one; gives its id (``m-…``).
 
     A base from the hub is remembered by id and commit; another one, or any on request, is copied in, so that the model
     loads on another machine, from another folder, without this repository.
@@ -249,15 +257,22 @@ def log_reading_model(
         adapter: folder with adapter, tokenizer and ``served.json``.
         description: Markdown, how good the model is.
         step: the epoch of the adapter; MLflow links the run's metrics of that step to the model.
+        model_id: of a logged model that has been made and is empty.
     """
     import mlflow
+    from mlflow.models import Model
 
     served = ServedModel.load(adapter)
     artifacts = {"adapter": str(adapter)}
     if embed_base or base.source in {"folder", "embedded"}:
         artifacts["base"] = str(base.folder)
-    info = mlflow.pyfunc.log_model(
+    # What mlflow.pyfunc.log_model calls, and does not let say on which run.
+    info = Model.log(
+        artifact_path=None,
         name=LOGGED_NAME,
+        flavor=mlflow.pyfunc,
+        run_id=run_id,
+        model_id=model_id,
         python_model=str(Path(__file__).with_name("served_model.py")),
         code_paths=[str(PACKAGE)],
         artifacts=artifacts,

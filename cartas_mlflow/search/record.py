@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +15,8 @@ from cartas_mlflow.config import vary
 from cartas_mlflow.console import decimal, duration, hushed, pointed, say
 from cartas_mlflow.errors import SearchError
 from cartas_mlflow.files import write_text
-from cartas_mlflow.registry.model import log_reading_model, open_folder
+from cartas_mlflow.registry.logged import log_entry, model_entry
+from cartas_mlflow.registry.model import open_folder
 from cartas_mlflow.search.figures import StudyView, draw_study, importances, interactive_page, standing
 from cartas_mlflow.search.run import SearchRun
 from cartas_mlflow.search.space import Space
@@ -114,7 +114,7 @@ def close_study(
 def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folder: Path, with_model: bool) -> None:
     base_config = bench.settled.config
     tracking = base_config.tracking.model_copy(update={"experiment": run.experiment, "system_metrics": False})
-    with open_run(tracking, resume_run_id=run.id, log_file=folder / "busca.log") as tracked:
+    with open_run(tracking, resume_run_id=run.id, log_file=folder / "busca.log", log_model=log_entry) as tracked:
         view = StudyView(study.name, _title(study.settings.metric), study.settings.metric != "loss", study.trials())
         _log_trials(tracked, study, space)
         best = study.best()
@@ -214,21 +214,20 @@ def _log_best_adapter(
     write_text(folder / "split.csv", training_record.split_table(bench.data))
     run.log_file(folder / "split.csv", "data")
     run.log_file(adapter, "adapter")
-    metrics, now = {metric_names.final(name): value for name, value in final.metrics.items()}, int(time.time() * 1000)
-    run.log_metrics(metrics, timestamp=now)
+    metrics = {metric_names.final(name): value for name, value in final.metrics.items()}
+    run.log_metrics(metrics)
     validation = training_record.log_data(run, bench.data)
     untuned = baselines["Base sem ajuste"]
     if not with_model:
         return final.metrics, untuned
-    model_id = log_reading_model(
-        adapter,
+    model = model_entry(
         bench.base.location,
         config.serving,
         description=f"Melhor tentativa da busca ({best.number}).",
         embed_base=config.registry.embed_base,
         step=NO_SERIES_STEP,
     )
-    run.log_model_metrics(model_id, metrics, validation, timestamp=now)
+    run.log_model(model, adapter, metrics, validation)
     return final.metrics, untuned
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cartas_mlflow.errors import SearchError
+from cartas_mlflow.errors import SearchError, TrackingError
 from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking.run import FAILURE_TAG, OUTCOME_TAG, STATE_TAG, param_text
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow, where_to_look
@@ -25,6 +25,11 @@ def open_search_run(settings: TrackingSettings, inherited: str | None, name: str
     Raises:
         TrackingError: the tracking server does not answer.
     """
+    if settings.offline:
+        raise TrackingError(
+            "tracking.offline=true não vale para tune: os processos de uma busca se encontram no MLflow; inicie-o, ou "
+            "corrija MLFLOW_TRACKING_URI."
+        )
     check_tracking_server()
     quiet_mlflow()
     import mlflow

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cartas_mlflow.config import vary
-from cartas_mlflow.console import decimal, hushed, keep_log
+from cartas_mlflow.console import decimal, hushed, keep_log, say
 from cartas_mlflow.data.encoding import EncodedTexts
 from cartas_mlflow.data.prompts import prompt_template
-from cartas_mlflow.errors import RunInterrupted, TrainingError
+from cartas_mlflow.errors import RunInterrupted, TrainingError, Undelivered
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.lora import detach_adapter, save_adapter
 from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.search.pruning import Pruning
 from cartas_mlflow.search.study import Claimed
 from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.tracking.leftovers import is_delivered, told_run
 from cartas_mlflow.tracking.metric_names import EVALUATED, TRIAL_VALUE
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.run import OUTCOME_TAG, STATE_TAG, TrackedRun
@@ -109,9 +110,10 @@ def try_settings(bench: Bench, claimed: Claimed, folder: Path, study_run_id: str
     metric = base_config.search.metric
     try:
         with (
+            _undelivered_told(claimed.number),
             hushed(),
             keep_log(session.log_file),
-            open_run(tracking, parent_run_id=study_run_id, log_file=session.log_file) as run,
+            open_run(tracking, folder=session.folder, parent_run_id=study_run_id, log_file=session.log_file) as run,
         ):
             claimed.remember_run(run.id)
             run.set_tags(tags)
@@ -121,11 +123,13 @@ def try_settings(bench: Bench, claimed: Claimed, folder: Path, study_run_id: str
                 value = evaluation.metrics[metric]
                 claimed.remember(copied_share=evaluation.metrics["copied_share"])
                 run.log_metrics({TRIAL_VALUE: value})
+        claimed.remember_run(told_run(session.folder) or run.id)
         if pruning.pruned:
             raise TrialPruned
         return value
     finally:
-        shutil.rmtree(session.folder, ignore_errors=True)
+        # What MLflow has not got stays for sync.
+        shutil.rmtree(session.checkpoints if not is_delivered(session.folder) else session.folder, ignore_errors=True)
         bench.last_end = time.perf_counter()
 
 
@@ -145,7 +149,7 @@ def _train(bench: Bench, run: TrackedRun, session: Session, setup: Setup, prunin
     result = fitting.fit(
         setup,
         score,
-        run_id=run.id,
+        run=run,
         folder=session.checkpoints,
         resume=None,
         on_texts=on_texts,
@@ -172,6 +176,15 @@ def _train(bench: Bench, run: TrackedRun, session: Session, setup: Setup, prunin
     training_record.log_result(run, session, setup, result, final, baselines, validation, with_model=False)
     run.set_tags({STATE_TAG: "complete"})
     return final
+
+
+@contextmanager
+def _undelivered_told(number: int) -> Iterator[None]:
+    """A trial is no less done because MLflow has not got all that it said."""
+    try:
+        yield
+    except Undelivered as left:
+        say(f"📦 Tentativa {number}: {left}")
 
 
 @contextmanager

@@ -1,20 +1,13 @@
-"""The one Trainer callback that logs to MLflow: step series and epoch series."""
+"""The one Trainer callback that logs: step series and epoch series."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cartas_mlflow.tracking.metric_names import STEP_SERIES, epoch_series
-
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
-
-FLUSH_SECONDS = 5.0
-"""Step points wait at most this long before they are sent: one request carries many."""
+from cartas_mlflow.tracking.run import TrackedRun
 
 
 class MlflowLogging(TrainerCallback):
@@ -22,17 +15,12 @@ class MlflowLogging(TrainerCallback):
     sizes compare on one axis.
 
     Args:
-        run_id: the open run.
+        run: the open run.
         on_epoch: told (epoch, its metrics by name) after each evaluation has been logged.
     """
 
-    def __init__(self, run_id: str, on_epoch: Callable[[int, Mapping[str, float]], None]) -> None:
-        from mlflow import MlflowClient
-
-        self.run_id, self.on_epoch = run_id, on_epoch
-        self.client = MlflowClient()
-        self.waiting: list[Metric] = []
-        self.last_flush = time.monotonic()
+    def __init__(self, run: TrackedRun, on_epoch: Callable[[int, Mapping[str, float]], None]) -> None:
+        self.run, self.on_epoch = run, on_epoch
 
     def on_log(
         self,
@@ -42,11 +30,9 @@ class MlflowLogging(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: object,
     ) -> None:
-        if logs is None or "loss" not in logs:
-            return
-        self._add({series: logs[name] for name, series in STEP_SERIES.items() if name in logs}, state.global_step)
-        if time.monotonic() - self.last_flush > FLUSH_SECONDS:
-            self.flush()
+        if logs is not None and "loss" in logs:
+            points = {series: logs[name] for name, series in STEP_SERIES.items() if name in logs}
+            self.run.log_metrics(points, state.global_step)
 
     def on_evaluate(
         self,
@@ -57,23 +43,5 @@ class MlflowLogging(TrainerCallback):
         **kwargs: object,
     ) -> None:
         epoch = round(state.epoch or 0)
-        self._add({epoch_series(name): value for name, value in metrics.items()}, epoch)
-        self.flush()
+        self.run.log_metrics({epoch_series(name): value for name, value in metrics.items()}, epoch)
         self.on_epoch(epoch, metrics)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what waits."""
-        if self.waiting:
-            self.client.log_batch(self.run_id, metrics=self.waiting)
-        self.waiting, self.last_flush = [], time.monotonic()
-
-    def _add(self, values: Mapping[str, float], step: int) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self.waiting += [Metric(name, float(value), now, step) for name, value in values.items()]

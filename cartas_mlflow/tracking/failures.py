@@ -55,6 +55,7 @@ _SQLITE = (
     (r"not a database|malformed", "o arquivo está danificado", "recupere-o de uma cópia"),
     (r"disk I/O error", "o disco falhou, ou está cheio", "confira o disco"),
 )
+_PASSING = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
 ELSEWHERE = "ou mude MLFLOW_TRACKING_URI"
 
 
@@ -85,11 +86,16 @@ def reason_of(error: BaseException) -> str:
 
 def sentence_of(error: BaseException) -> str | None:
     """The Portuguese sentence for a failure of MLflow, its stores or the disk; None for anything else."""
+    import requests
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, ImportError):
         return _missing_module(error)
+    if isinstance(error, requests.HTTPError):
+        return refusal_of(error.response.status_code) or f"{store_name()} recusou um pedido ({first_line(error)})."
+    if isinstance(error, requests.RequestException):
+        return unreachable(error)
     if isinstance(error, OSError) and error.errno in _DISK:
         return _disk(_DISK[error.errno], error.filename)
     if _FULL_DISK.search(str(error)):
@@ -166,7 +172,44 @@ def lost_connection(error: BaseException | None) -> BaseException | None:
 
     if isinstance(error, MlflowException) and isinstance(error.__context__, requests.RequestException):
         return error.__context__
+    if isinstance(error, requests.RequestException) and not isinstance(error, requests.HTTPError):
+        return error
     return None
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether a store may take later what it does not take now: it is away, overloaded, or held by another program."""
+    import requests
+    from mlflow.exceptions import MlflowException, RestException
+    from sqlalchemy.exc import OperationalError
+
+    connection = lost_connection(error)
+    if connection is not None:
+        return not isinstance(connection, requests.exceptions.SSLError)
+    if isinstance(error, requests.HTTPError):
+        return _passes(error.response.status_code)
+    if isinstance(error, MlflowException):
+        status = _STATUS.search(str(error))
+        codes = _PASSING | ({"INTERNAL_ERROR"} if isinstance(error, RestException) else set())
+        return error.error_code in codes or (status is not None and _passes(int(status[1])))
+    return isinstance(error, OperationalError)
+
+
+def cause_of(error: TrackingError) -> str:
+    """What stopped a delivery, in as few words as a console line takes."""
+    cause = error.__cause__
+    connection = lost_connection(cause)
+    if connection is not None:
+        return type(connection).__name__
+    found = _DATABASE.search(str(cause))
+    if found is not None:
+        return next((reason for pattern, reason, _ in _SQLITE if re.search(pattern, found[1])), "o banco falhou")
+    status = _STATUS.search(str(cause))
+    return f"erro {status[1]}" if status else str(error).rstrip(".")
+
+
+def _passes(status: int) -> bool:
+    return status >= 500 or status in {408, 429}
 
 
 def _mlflow(error: BaseException) -> str | None:
@@ -194,7 +237,7 @@ def _mlflow(error: BaseException) -> str | None:
         )
     if code == "RESOURCE_DOES_NOT_EXIST":
         return f"{store_name()} não tem o que foi pedido ({first_line(error)}): foi apagado, ou está em outro MLflow."
-    return _database(text)
+    return _database(text) or (refusal_of(500) if is_passing(error) else None)
 
 
 def _database(text: str) -> str | None:

@@ -1,13 +1,17 @@
-"""Start, resume and close an MLflow run; what it logs once."""
+"""What a run says: into its journal, at once, and from there to MLflow when it listens."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cartas_mlflow.files import write_text
+from cartas_mlflow.tracking.journal import Journal, Point
 from cartas_mlflow.tracking.store import where_to_look
 
 if TYPE_CHECKING:
@@ -33,30 +37,28 @@ TABLES_TAG = "mlflow.loggedArtifacts"
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """An open MLflow run."""
+    """An open run. Nothing that it is told waits for MLflow.
+
+    ``id``: MLflow's, or the journal's as long as there is no run in MLflow; ``experiment_id``: None until then.
+    """
 
     id: str
     experiment: str
     inside_project: bool
     """It was created by ``mlflow run``, which logged the ``-P`` values already and sets the final status itself."""
+    journal: Journal
+    experiment_id: str | None = None
 
     @property
     def page(self) -> str:
         """Where a person can look at the run: an address, or the command that shows a local store."""
-        import mlflow
-
-        return where_to_look(mlflow.get_run(self.id).info.experiment_id, self.id)
+        if self.experiment_id is None:
+            return f"depois de {sync_command(self.journal.root)}"
+        return where_to_look(self.experiment_id, self.id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters, leaving alone those that the run has already.
-
-        ``mlflow run`` logs what was typed ("5e-5", quotes included) before this process starts; MLflow refuses a second
-        value and then drops the whole batch.
-        """
-        import mlflow
-
-        known = mlflow.get_run(self.id).data.params
-        mlflow.log_params({key: param_text(value) for key, value in params.items() if key not in known})
+        """Log parameters, leaving alone those that the run has already."""
+        self.journal.write("params", {"params": {key: param_text(value) for key, value in params.items()}})
 
     def describe(self, markdown: str) -> None:
         """Set the run's description, as the UI shows it."""
@@ -64,36 +66,42 @@ class TrackedRun:
 
     def name(self, name: str, *, instead_of: str | None = None) -> None:
         """Name the run, unless a person has named it. ``instead_of``: the name that this project gave it before."""
-        import mlflow
-
-        now = mlflow.get_run(self.id).info.run_name
-        if is_generated_name(now) or now == instead_of:
-            self.set_tags({"mlflow.runName": name})
+        self.journal.write("name", {"name": name, "instead_of": instead_of})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        import mlflow
-
-        mlflow.set_tags({key: str(value) for key, value in tags.items()})
+        self.journal.write("tags", {"tags": {key: str(value) for key, value in tags.items()}})
 
     def log_metrics(
         self, metrics: Mapping[str, float], step: int | None = None, *, timestamp: int | None = None
     ) -> None:
-        """Log metrics. ``timestamp``: in milliseconds, by default now."""
-        import mlflow
-
-        mlflow.log_metrics(dict(metrics), step=step, timestamp=timestamp)
-
-    def log_model_metrics(
-        self, model_id: str, metrics: Mapping[str, float], dataset: Dataset, *, timestamp: int | None = None
-    ) -> None:
-        """Log metrics on the run, linked to a logged model and to the dataset that they were computed on.
+        """Log metrics; of a series and step that the run has already, the first point stays.
 
         Args:
-            timestamp: with that of metrics that the run has already, they stay one point each.
+            timestamp: in milliseconds, by default now.
         """
-        import mlflow
+        now = int(time.time() * 1000) if timestamp is None else timestamp
+        self.journal.add_points([Point(name, float(value), now, step or 0) for name, value in metrics.items()])
 
-        mlflow.log_metrics(dict(metrics), model_id=model_id, dataset=dataset, timestamp=timestamp)
+    def log_model_metrics(self, model_id: str, metrics: Mapping[str, float], dataset: Dataset) -> None:
+        """Log metrics on the run, linked to a logged model and to the dataset that they were computed on."""
+        now = int(time.time() * 1000)
+        points = [Point(name, float(value), now, 0) for name, value in metrics.items()]
+        self.journal.write("model_points", {"model_id": model_id, "points": points, "dataset": _described(dataset)})
+
+    def log_model(
+        self, model: Mapping[str, Any], adapter: Path, metrics: Mapping[str, float], dataset: Dataset
+    ) -> None:
+        """Log a model of this run; its metrics are the points that the run has, linked to the model and the dataset.
+
+        Args:
+            model: what the ``log_model`` of :func:`~cartas_mlflow.tracking.opening.open_run` takes, as JSON has it.
+            adapter: the folder that it is made from; inside the run's folder it is not copied.
+        """
+        points = [self.journal.points[name, 0] for name in metrics]
+        kept = self.journal.keep(adapter, "adapter")
+        self.journal.write(
+            "model", {"model": dict(model), "adapter": kept, "points": points, "dataset": _described(dataset)}
+        )
 
     def log_datasets(
         self, datasets: Mapping[str, Mapping[str, Sequence[str]]], source: str, targets: str
@@ -105,61 +113,59 @@ class TrackedRun:
             source: the file that they come from.
             targets: name of the column to be learnt.
         """
-        import mlflow
         import mlflow.data
         import pandas as pd
         from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 
         # A path as text has two readings in MLflow, and it warns of the choice; the source itself has one.
         file = get_dataset_source_from_json(json.dumps({"uri": source}), "local")
-        logged = {}
-        for context, columns in datasets.items():
-            frame = pd.DataFrame(dict(columns))
-            logged[context] = mlflow.data.from_pandas(frame, source=file, name=Path(source).stem, targets=targets)
-            mlflow.log_input(logged[context], context=context)
+        logged = {
+            context: mlflow.data.from_pandas(
+                pd.DataFrame(dict(columns)), source=file, name=Path(source).stem, targets=targets
+            )
+            for context, columns in datasets.items()
+        }
+        inputs = {context: _described(dataset) for context, dataset in logged.items()}
+        self.journal.write("inputs", {"inputs": inputs})
         return logged
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file, or a whole folder, under an artifact folder."""
-        import mlflow
-
-        if path.is_dir():
-            mlflow.log_artifacts(str(path), folder)
-        else:
-            mlflow.log_artifact(str(path), folder)
+        self.journal.write("artifact", {"path": self.journal.keep(path, folder), "folder": folder})
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], artifact: str) -> None:
         """Log a table that the UI shows as one, in the place of an earlier one. ``artifact`` ends in .json."""
-        import mlflow
-
         # mlflow.log_table asks the server for logged models, which an older one does not know, and adds rows to those
         # that a resumed run already has.
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
-        mlflow.log_text(json.dumps({"columns": list(columns), "data": rows}, ensure_ascii=False), artifact)
-        client = mlflow.MlflowClient()
-        tables = json.loads(client.get_run(self.id).data.tags.get(TABLES_TAG, "[]"))
-        table = {"path": artifact, "type": "table"}
-        if table not in tables:
-            client.set_tag(self.id, TABLES_TAG, json.dumps([*tables, table]))
+        self.log_text(json.dumps({"columns": list(columns), "data": rows}, ensure_ascii=False), artifact)
+        self.journal.write("table", {"artifact": artifact})
 
     def log_csv(self, columns: Mapping[str, Sequence[Any]], artifact: str) -> None:
         """Log a table as CSV, accents as they are."""
-        import mlflow
         import pandas as pd
 
-        mlflow.log_text(pd.DataFrame(dict(columns)).to_csv(index=False), artifact)
+        self.log_text(pd.DataFrame(dict(columns)).to_csv(index=False), artifact)
 
     def log_text(self, text: str, artifact: str) -> None:
         """Log a text file, accents as they are."""
-        import mlflow
-
-        mlflow.log_text(text, artifact)
+        write_text(self.journal.place_for(artifact), text)
+        self._log_kept(artifact)
 
     def log_figure(self, figure: Figure, artifact: str) -> None:
         """Log a picture; the ending of ``artifact`` gives its format."""
-        import mlflow
+        place = self.journal.place_for(artifact)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(place)
+        self._log_kept(artifact)
 
-        mlflow.log_figure(figure, artifact)
+    def _log_kept(self, artifact: str) -> None:
+        self.log_file(self.journal.place_for(artifact), artifact.rpartition("/")[0] or None)
+
+
+def sync_command(folder: Path) -> str:
+    """The command that delivers what stands in a run's folder."""
+    return f"python -m cartas_mlflow sync {shlex.quote(str(folder))}"
 
 
 def is_generated_name(name: str | None) -> bool:
@@ -178,3 +184,7 @@ def param_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
     return "none" if value is None else str(value)
+
+
+def _described(dataset: Dataset) -> dict[str, str]:
+    return {key: value for key, value in dataset.to_dict().items() if value is not None}

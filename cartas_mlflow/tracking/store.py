@@ -48,21 +48,41 @@ def check_tracking_server() -> None:
             "MLFLOW_TRACKING_URI=sqlite:///mlflow.db ou o endereço de um servidor."
         )
     elif uri.startswith(("postgresql", "mysql")):
-        _knock_on_database(uri)
+        _knock_on_database(uri, connect_timeout=round(SERVER_PATIENCE) or 1)
+    elif uri.startswith(_SQLITE) and _database_file(uri).exists():
+        _knock_on_database(uri, "BEGIN IMMEDIATE", timeout=SERVER_PATIENCE)
 
 
-def told_keeps_models() -> bool:
-    """Whether the store in use has logged models; a server of MLflow 2, and some clouds', has none, which is told."""
+def keeps_models() -> bool:
+    """Whether the store in use has logged models; a server of MLflow 2, and some clouds', has none.
+
+    Raises:
+        MlflowException: it does not answer.
+    """
     import mlflow
 
     uri = mlflow.get_tracking_uri()
     if not uri.startswith(_HTTP):
         return True
     response = _ask(uri, "logged-models/search", {"experiment_ids": ["0"], "max_results": 1})
-    if response.status_code not in {404, 405, 501}:
+    return response.status_code not in {404, 405, 501}
+
+
+def told_keeps_models() -> bool:
+    """Whether the store in use has logged models; told if it has none. One that is away may have them."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if keeps_models():
+            return True
+    except MlflowException as error:
+        if lost_connection(error) is None:
+            raise
         return True
+    address = without_password(mlflow.get_tracking_uri())
     say(
-        f"⚠️ O servidor MLflow em {without_password(uri)} não guarda modelos (isso veio com o MLflow 3): métricas, "
+        f"⚠️ O servidor MLflow em {address} não guarda modelos (isso veio com o MLflow 3): métricas, "
         "imagens, leituras e a pasta adapter/ são gravadas, mas não há o que promover; para isso, atualize o servidor."
     )
     return False
@@ -80,7 +100,7 @@ def _knock(uri: str) -> None:
             raise TrackingError(unreachable(cause)) from None
         raise TrackingError(
             f"O servidor MLflow em {without_password(uri)} não responde ({type(cause).__name__}); inicie-o com "
-            "mlflow server ou corrija MLFLOW_TRACKING_URI."
+            "mlflow server, corrija MLFLOW_TRACKING_URI, ou treine sem ele (-P tracking.offline=true)."
         ) from None
     if (refusal := refusal_of(response.status_code)) is not None:
         raise TrackingError(refusal)
@@ -92,13 +112,14 @@ def _knock(uri: str) -> None:
         raise TrackingError(no_mlflow())
 
 
-def _knock_on_database(uri: str) -> None:
+def _knock_on_database(uri: str, statement: str = "SELECT 1", **patience: float) -> None:
     # MLflow tries for a hundred seconds, each time with a warning.
     import sqlalchemy
 
     with failures_told():
-        arguments = {"connect_timeout": round(SERVER_PATIENCE) or 1}
-        sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args=arguments).connect().close()
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args=patience)
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement)
 
 
 def _ask(uri: str, endpoint: str, body: Mapping[str, Any]) -> Response:
@@ -145,6 +166,8 @@ def quiet_mlflow() -> None:
 
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         logging.getLogger(mlflow.__name__).setLevel(logging.WARNING)
+        # The traceback of every database error, which the project tells in a sentence.
+        logging.getLogger(f"{mlflow.__name__}.store.db.utils").setLevel(logging.CRITICAL)
     # It would show the server's address as it was given, password included.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import say
-from cartas_mlflow.errors import OutOfMemory, TrainingError
+from cartas_mlflow.errors import OutOfMemory
 from cartas_mlflow.evaluation.baselines import longest_copied_runs, look_up
 from cartas_mlflow.evaluation.metrics import score_texts
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
@@ -23,6 +23,7 @@ from cartas_mlflow.registry.model import open_folder
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.callback import MlflowLogging
 from cartas_mlflow.tracking.progress import Progress, progress_bar
+from cartas_mlflow.tracking.run import TrackedRun
 from cartas_mlflow.training.preparation import PreparedData, Setup, served_base
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def fit(
     setup: Setup,
     score: Score,
     *,
-    run_id: str,
+    run: TrackedRun,
     folder: Path,
     resume: Path | None,
     on_texts: Callable[[int, Sequence[str]], None],
@@ -137,7 +138,7 @@ def fit(
         progress.show_epoch(epoch, metrics, best=_is_better(metrics, trainer.state.best_metric, config))
         on_texts(epoch, trainer.last_evaluation.texts)
 
-    mlflow_logging = MlflowLogging(run_id, on_epoch)
+    mlflow_logging = MlflowLogging(run, on_epoch)
     set_seed(config.training.seed)
     trainer = ReadingTrainer(
         model=setup.model,
@@ -169,9 +170,6 @@ def fit(
     try:
         with interruption.listen():
             output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except TrainingError:
-        mlflow_logging.flush()  # the last points show how it diverged
-        raise
     except (MemoryError, RuntimeError) as error:
         if not is_lack_of_memory(error):
             raise

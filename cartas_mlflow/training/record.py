@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from cartas_mlflow.files import write_json, write_text
 from cartas_mlflow.modeling.hardware import Hardware
 from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.registry.candidates import reading_id
-from cartas_mlflow.registry.model import ServedModel, log_reading_model
+from cartas_mlflow.registry.logged import model_entry
+from cartas_mlflow.registry.model import ServedModel
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking import metric_names
 from cartas_mlflow.tracking.parameters import in_effect
@@ -120,17 +120,25 @@ def save_served(session: Session, setup: Setup) -> None:
     served.save(session.adapter)
 
 
-def log_model(session: Session, setup: Setup, result: Fit, description: str) -> str:
-    """Log the reading generator with the best epoch's adapter; gives its id."""
-    # A step that no series has: MLflow links to the model whatever the run logged at the model's step.
-    return log_reading_model(
-        session.adapter,
+def log_model(
+    run: TrackedRun,
+    session: Session,
+    setup: Setup,
+    result: Fit,
+    description: str,
+    metrics: Mapping[str, float],
+    validation: Dataset,
+) -> None:
+    """Log the reading generator with the best epoch's adapter. ``metrics``: its own, which the run has already."""
+    model = model_entry(
         setup.base.location,
         setup.config.serving,
         description=description,
         embed_base=setup.config.registry.embed_base,
+        # A step that no series has: MLflow links to the model whatever the run logged at the model's step.
         step=result.steps + 1,
     )
+    run.log_model(model, session.adapter, metrics, validation)
 
 
 def log_result(
@@ -179,8 +187,7 @@ def log_result(
         for name, value in final.metrics.items()
         if name not in metric_names.ONLY_REPORTED
     }
-    now = int(time.time() * 1000)
-    run.log_metrics(metrics, timestamp=now)
+    run.log_metrics(metrics)
     log_curves(run, result, baselines)
     run.log_file(session.adapter, "adapter")
     for file in (session.report, markdown):
@@ -188,8 +195,7 @@ def log_result(
     _say_result(session, facts)
     if with_model:
         say("⏳ Guardando o modelo no MLflow...")
-        model_id = log_model(session, setup, result, describe_result(facts))
-        run.log_model_metrics(model_id, metrics, validation, timestamp=now)
+        log_model(run, session, setup, result, describe_result(facts), metrics, validation)
     run.describe(summarise_result(facts))
     run.set_tags({OUTCOME_TAG: "early_stopped" if result.stopped_early else "finished"})
     return facts

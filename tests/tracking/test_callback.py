@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from cartas_mlflow.settings import TrackingSettings
-from cartas_mlflow.tracking import callback
 from cartas_mlflow.tracking.callback import MlflowLogging
-from cartas_mlflow.tracking.opening import open_run
+from cartas_mlflow.tracking.journal import Journal
+from cartas_mlflow.tracking.run import TrackedRun
 
 Point = tuple[int, float]
 
@@ -19,12 +17,13 @@ Point = tuple[int, float]
 class Training:
     """Calls the callback as the trainer does."""
 
-    def __init__(self, run_id: str, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.told: list[tuple[int, dict[str, float]]] = []
-        self.logging = MlflowLogging(run_id, lambda epoch, metrics: self.told.append((epoch, dict(metrics))))
+        self.journal = Journal(folder / "journal")
+        run = TrackedRun("0" * 32, "cartas-ptt5", inside_project=False, journal=self.journal)
+        self.logging = MlflowLogging(run, lambda epoch, metrics: self.told.append((epoch, dict(metrics))))
         self.state, self.control = TrainerState(), TrainerControl()
         self.arguments = TrainingArguments(output_dir=str(folder), use_cpu=True)
-        self.run_id = run_id
 
     def log(self, step: int, **logs: float) -> None:
         self.state.global_step = step
@@ -34,23 +33,18 @@ class Training:
         self.state.epoch = epoch
         self.logging.on_evaluate(self.arguments, self.state, self.control, metrics=metrics)
 
-    def end(self) -> None:
-        self.logging.on_train_end(self.arguments, self.state, self.control)
-
     def series(self, name: str) -> list[Point]:
-        return [(point.step, point.value) for point in MlflowClient().get_metric_history(self.run_id, name)]
+        return [(point.step, point.value) for point in self.journal.points.values() if point.name == name]
 
 
 @pytest.fixture
-def training(tracking_store: str, tmp_path: Path) -> Training:
-    with open_run(TrackingSettings(system_metrics=False)) as run:
-        return Training(run.id, tmp_path)
+def training(tmp_path: Path) -> Training:
+    return Training(tmp_path)
 
 
 def test_step_series_use_the_global_step(training: Training) -> None:
     training.log(5, loss=3.5, learning_rate=1e-4, grad_norm=0.7, epoch=0.5)
     training.log(10, loss=3.1, learning_rate=2e-4, grad_norm=0.6, epoch=1.0)
-    training.end()
     assert training.series("train/loss") == [(5, 3.5), (10, 3.1)]
     assert training.series("train/learning_rate") == [(5, 1e-4), (10, 2e-4)]
     assert training.series("train/grad_norm") == [(5, 0.7), (10, 0.6)]
@@ -71,8 +65,7 @@ def test_epoch_series_use_the_epoch(training: Training) -> None:
 def test_what_the_trainer_logs_of_an_evaluation_or_of_the_whole_is_not_logged_twice(training: Training) -> None:
     training.log(10, eval_loss=3.2, epoch=1.0)
     training.log(10, train_runtime=12.0, train_loss=3.3, epoch=1.0)
-    training.end()
-    assert MlflowClient().get_run(training.run_id).data.metrics == {}
+    assert len(training.journal) == 0
 
 
 def test_an_epoch_is_told_when_it_has_been_logged(training: Training) -> None:
@@ -83,12 +76,14 @@ def test_an_epoch_is_told_when_it_has_been_logged(training: Training) -> None:
     assert training.told == [(1, {"stored": 3.2, "eval_loss": 3.2})]
 
 
-def test_step_points_are_sent_together(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
-    training.log(1, loss=3.0)
-    training.log(2, loss=2.9)
-    assert training.series("train/loss") == []
-    monkeypatch.setattr(callback, "FLUSH_SECONDS", 0.0)
-    training.log(3, loss=2.8)
-    assert training.series("train/loss") == [(1, 3.0), (2, 2.9), (3, 2.8)]
-    training.end()
-    assert len(training.series("train/loss")) == 3
+def test_a_training_that_goes_on_repeats_steps_and_no_point_stands_twice(training: Training, tmp_path: Path) -> None:
+    training.log(5, loss=3.5)
+    training.log(10, loss=3.1)
+    training.evaluate(1.0, eval_loss=3.2)
+    again = Training(tmp_path)
+    again.log(10, loss=3.1)
+    again.log(15, loss=2.9)
+    again.evaluate(1.0, eval_loss=3.2)
+    assert again.series("train/loss") == [(5, 3.5), (10, 3.1), (15, 2.9)]
+    assert again.series("eval/loss") == [(1, 3.2)]
+    assert len(again.journal) == 4

@@ -56,7 +56,7 @@ def test_a_server_that_is_not_there_is_one_sentence_within_seconds(
         check_tracking_server()
     assert str(error.value) == (
         f"O servidor MLflow em http://127.0.0.1:{closed_port} não responde (ConnectionError); inicie-o com mlflow "
-        "server ou corrija MLFLOW_TRACKING_URI."
+        "server, corrija MLFLOW_TRACKING_URI, ou treine sem ele (-P tracking.offline=true)."
     )
     assert time.monotonic() - started < 3
 

@@ -13,11 +13,12 @@ from finished import Trained
 
 from cartas_mlflow.config import DEFAULT_CONFIG
 from cartas_mlflow.errors import SettingError, TrainingError
+from cartas_mlflow.tracking.journal import Journal
 from cartas_mlflow.tracking.run import TrackedRun
 from cartas_mlflow.training import session as session_module
 from cartas_mlflow.training.session import Session, begin, find_training, say_interrupted
 
-RUN = TrackedRun("0123456789abcdef", "cartas-ptt5", inside_project=False)
+RUN = TrackedRun("0123456789abcdef", "cartas-ptt5", inside_project=False, journal=Journal(Path("journal")))
 SPLIT = "id,side\nabc,train\ndef,validation\n"
 
 
