@@ -89,7 +89,7 @@ class Command:
 
 MODEL = Word("models:/nome@champion, models:/nome/versão, id de execução ou pasta adapter/ (padrão: o campeão)")
 COMMANDS = {
-    "train": Command("treina um adaptador LoRA com as leituras"),
+    "train": Command("treina um adaptador LoRA com as leituras", check="cartas_mlflow.training.door:check_training"),
     "check": Command(
         "confere uma tabela (data.path) antes de treinar",
         words={"output": Word("arquivo onde gravar a tabela limpa (csv, xlsx, jsonl ou parquet)")},
