@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,28 +14,120 @@ from cartas_mlflow.data.grids import Dialect, read_grids
 from cartas_mlflow.data.headers import Header, find_table
 from cartas_mlflow.errors import DataError
 
+TextRow = tuple[int, dict[str, str]]
+"""(line in the file, column -> text); an empty cell is ``""`` or absent."""
+_SHORT, _REMEMBERED = 64, 100_000
+"""Characters of a cell that is remembered; number of such cells."""
+
 
 @dataclass(frozen=True)
 class Table:
-    """``rows``: (line in the file, column -> text); an empty cell is ``""`` or absent.
+    """How a file was understood, and what stood in it.
 
     ``columns``: the header, in file order; ``fields``: field -> its column; ``defects``: (line, column) -> why the cell
     is empty although something stands there (``#N/A``, a formula without a value); ``kinds``: field -> kind of value
-    besides text -> how often; ``repeated_headers``: lines that repeat the header, left out.
+    besides text -> how often, ``examples``: field -> the first text with a digit in front; ``repeated_headers``: lines that repeat the
+    header, left out; ``read``: number of rows.
     """
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[int, dict[str, str]], ...]
+    rows: tuple[TextRow, ...]
+    """All of them, or none: where they were taken one by one, nobody holds them."""
+    read: int
     fields: Mapping[str, str]
     header_line: int = 1
     sheet: str | None = None
     defects: Mapping[tuple[int, str], str] = field(default_factory=dict)
     kinds: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
     repeated_headers: tuple[int, ...] = ()
     dialect: Dialect | None = None
     """Of a delimited text."""
     remarks: tuple[str, ...] = ()
     """Portuguese sentences on what was not plain: encoding, sheet, header, columns."""
+
+
+class TableReader:
+    """The rows of a table one by one, and what was noticed on the way. Takes the arguments of :func:`read_table`."""
+
+    def __init__(
+        self, path: Path, names: Mapping[str, str], *, sheet: str | None = None, optional: Sequence[str] = ()
+    ) -> None:
+        self._path = path
+        self._header, self._remarks = find_table(path, read_grids(path), names, sheet=sheet, optional=optional)
+        self._columns = _unique(self._header.titles)
+        self.fields = {name: self._columns[place] for name, place in self._header.fields.items()}
+        self._read = 0
+        self._defects: dict[tuple[int, str], str] = {}
+        self._kinds: dict[str, Counter[str]] = {name: Counter() for name in self.fields}
+        self._examples: dict[str, str] = {}
+        self._again: list[int] = []
+        self._cleaned: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[TextRow]:
+        """Once.
+
+        Raises:
+            DataError: a line with more fields than the header, or a field that holds no text.
+        """
+        header, grid, columns = self._header, self._header.grid, self._columns
+        titles, named = header.titles, [(place, column) for place, column in enumerate(columns) if column]
+        for line, cells in itertools.islice(grid.rows, header.place + 1, None):
+            texts = [self._clean(cell) for cell in cells]
+            if header.fields and all(texts[place : place + 1] == [titles[place]] for place in header.fields.values()):
+                self._again.append(line)
+                continue
+            if grid.dialect is not None and len(texts) > len(columns):
+                _refuse_overflow(self._path, line, texts, columns, grid.dialect.delimiter)
+            found = {
+                place: defect
+                for place, text in enumerate(texts[: len(columns)])
+                if (defect := grid.defects.get((line, place)) or (text if is_error(text) else None))
+            }
+            self._defects |= {(line, columns[place]): defect for place, defect in found.items()}
+            row = {column: "" if place in found else texts[place] for place, column in named if place < len(texts)}
+            for name, place in header.fields.items():
+                if place < len(texts) and place not in found:
+                    _refuse_objects(self._path, line, columns[place], cells[place])
+                    row[columns[place]] = texts[place] if name == "texto" else label_text(texts[place])
+                    if texts[place] and (kind := kind_of(cells[place])):
+                        self._kinds[name][kind] += 1
+            if _holds_something(row, header, columns) or found:
+                self._read += 1
+                for name in self.fields.keys() - self._examples.keys():
+                    if row.get(self.fields[name], "")[:1].isdigit():
+                        self._examples[name] = row[self.fields[name]]
+                yield line, row
+
+    def table(self, rows: Iterable[TextRow] = ()) -> Table:
+        """The table, complete once its rows have been taken."""
+        kept = tuple(rows)
+        header = self._header
+        return Table(
+            columns=tuple(column for column in self._columns if column),
+            rows=kept,
+            read=self._read,
+            fields=self.fields,
+            header_line=header.line,
+            sheet=header.grid.sheet,
+            defects=self._defects,
+            kinds={name: dict(counter) for name, counter in self._kinds.items() if counter},
+            examples=self._examples,
+            repeated_headers=tuple(self._again),
+            dialect=header.grid.dialect,
+            remarks=self._remarks,
+        )
+
+    def _clean(self, cell: Any) -> str:
+        """The cell's text; short ones come again and again, and are cleaned, and held, once."""
+        text = cell_text(cell)
+        if len(text) > _SHORT:
+            return clean_text(text)
+        if (known := self._cleaned.get(text)) is None:
+            known = clean_text(text)
+            if len(self._cleaned) < _REMEMBERED:
+                self._cleaned[text] = known
+        return known
 
 
 def read_table(
@@ -58,47 +151,8 @@ def read_table(
         DataError: see :func:`~cartas_mlflow.data.grids.read_grids` and :func:`~cartas_mlflow.data.headers.find_table`;
             a line with more fields than the header, or a field that holds no text.
     """
-    header, remarks = find_table(path, read_grids(path), names or {}, sheet=sheet, optional=optional)
-    grid, titles = header.grid, header.titles
-    columns = _unique(titles)
-    rows: list[tuple[int, dict[str, str]]] = []
-    defects: dict[tuple[int, str], str] = {}
-    kinds: dict[str, Counter[str]] = {name: Counter() for name in header.fields}
-    again: list[int] = []
-    for line, cells in grid.rows[header.place + 1 :]:
-        texts = [clean_text(cell_text(cell)) for cell in cells]
-        if header.fields and all(texts[place : place + 1] == [titles[place]] for place in header.fields.values()):
-            again.append(line)
-            continue
-        if grid.dialect is not None:
-            _refuse_overflow(path, line, texts, columns, grid.dialect.delimiter)
-        found = {
-            place: defect
-            for place, text in enumerate(texts[: len(columns)])
-            if (defect := grid.defects.get((line, place)) or (text if is_error(text) else None))
-        }
-        defects |= {(line, columns[place]): defect for place, defect in found.items()}
-        row = {column: "" if place in found else texts[place] for place, column in _named(columns, texts)}
-        for name, place in header.fields.items():
-            if place < len(texts) and place not in found:
-                _refuse_objects(path, line, columns[place], cells[place])
-                row[columns[place]] = texts[place] if name == "texto" else label_text(texts[place])
-                if texts[place] and (kind := kind_of(cells[place])):
-                    kinds[name][kind] += 1
-        if _holds_something(row, header, columns) or found:
-            rows.append((line, row))
-    return Table(
-        columns=tuple(column for column in columns if column),
-        rows=tuple(rows),
-        fields={name: columns[place] for name, place in header.fields.items()},
-        header_line=header.line,
-        sheet=grid.sheet,
-        defects=defects,
-        kinds={name: dict(counter) for name, counter in kinds.items() if counter},
-        repeated_headers=tuple(again),
-        dialect=grid.dialect,
-        remarks=remarks,
-    )
+    reader = TableReader(path, names or {}, sheet=sheet, optional=optional)
+    return reader.table(reader)
 
 
 def _unique(titles: Sequence[str]) -> list[str]:
@@ -111,10 +165,6 @@ def _unique(titles: Sequence[str]) -> list[str]:
     while columns and not columns[-1]:
         columns.pop()
     return columns
-
-
-def _named(columns: Sequence[str], texts: Sequence[str]) -> list[tuple[int, str]]:
-    return [(place, column) for place, column in enumerate(columns[: len(texts)]) if column]
 
 
 def _holds_something(row: Mapping[str, str], header: Header, columns: Sequence[str]) -> bool:
