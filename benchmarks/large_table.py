@@ -1,4 +1,4 @@
-"""How a table's size shows: seconds and peak memory of ``check``, and of reading, splitting and encoding before training.
+"""What a table's size costs: seconds and peak memory of ``check``, and of reading, splitting and encoding it.
 
     python benchmarks/large_table.py [--rows 462,10000,100000,1000000] [--kind csv] [--folder DIR]
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import random
@@ -107,7 +108,7 @@ def prepare(table: Path) -> None:
     sides = preparation.tokenize_data(config, tokenizer, data)
     encoded = sum(len(side.dataset) for side in sides)
     marks.append(time.perf_counter())
-    read, split, encode = (after - before for before, after in zip(marks, marks[1:], strict=False))
+    read, split, encode = (after - before for before, after in itertools.pairwise(marks))
     print(json.dumps({"read": read, "split": split, "encode": encode, "encoded": encoded}))
 
 

@@ -128,6 +128,9 @@ class EvaluationSettings(Section):
         "auto", description="leituras geradas por vez; auto = até 128, as que cabem na memória com os seus feixes"
     )
     every_epochs: int = Field(1, ge=1, le=10_000, description="épocas entre avaliações")
+    max_records: int = Field(
+        500, ge=1, le=10**9, description="leituras medidas, no máximo; de mais, uma amostra com as cartas na proporção"
+    )
     copied_words: int = Field(
         12, ge=2, le=1000, description="palavras seguidas de um texto de treino que contam como cópia"
     )

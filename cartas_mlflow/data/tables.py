@@ -26,8 +26,8 @@ class Table:
 
     ``columns``: the header, in file order; ``fields``: field -> its column; ``defects``: (line, column) -> why the cell
     is empty although something stands there (``#N/A``, a formula without a value); ``kinds``: field -> kind of value
-    besides text -> how often, ``examples``: field -> the first text with a digit in front; ``repeated_headers``: lines that repeat the
-    header, left out; ``read``: number of rows.
+    besides text -> how often, ``examples``: field -> the first text with a digit in front; ``repeated_headers``: lines
+    that repeat the header, left out; ``read``: number of rows.
     """
 
     columns: tuple[str, ...]

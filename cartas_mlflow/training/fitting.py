@@ -50,7 +50,7 @@ class Fit:
 
 def reading_score(data: PreparedData, copied_words: int) -> Score:
     """Generated validation texts -> metrics against the real ones, and how much they copy from the training texts."""
-    references = [record.texto for record in data.split.validation]
+    references = [record.texto for record in data.measured]
     known = [record.texto for record in data.split.train]
 
     def score(texts: Sequence[str]) -> dict[str, float]:
@@ -67,7 +67,7 @@ def reading_score(data: PreparedData, copied_words: int) -> Score:
 def look_up_texts(data: PreparedData) -> list[str]:
     """For each validation prompt the best-matching training text."""
     known = [(record.fields(), record.texto) for record in data.split.train]
-    return look_up([record.fields() for record in data.split.validation], known)
+    return look_up([record.fields() for record in data.measured], known)
 
 
 def score_lookup(data: PreparedData, score: Score) -> dict[str, float]:
@@ -196,7 +196,7 @@ def fit(
 
 
 def _validation_set(setup: Setup) -> ValidationSet:
-    return ValidationSet(setup.data.prompts(setup.data.split.validation), setup.encoded.validation.dataset)
+    return ValidationSet(setup.data.prompts(setup.data.measured), setup.encoded.validation.dataset)
 
 
 def _is_better(metrics: Mapping[str, float], best: float | None, config: ExperimentConfig) -> bool:

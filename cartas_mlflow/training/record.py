@@ -61,7 +61,7 @@ def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
 
 def log_data(run: TrackedRun, data: PreparedData) -> Dataset:
     """Both sides of the split as the run's inputs; gives the validation dataset as logged."""
-    sides = {"training": data.split.train, "validation": data.split.validation}
+    sides = {"training": data.split.train, "validation": data.measured}
     datasets = run.log_datasets(
         {side: _columns(records) for side, records in sides.items()}, data.records.source, "texto"
     )
@@ -85,7 +85,7 @@ def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name:
 
 def sample_columns(data: PreparedData, texts: Sequence[str]) -> dict[str, list[Any]]:
     """id, fields, ``gerado``, ``real``, rougeL and chrf of each validation record."""
-    records = data.split.validation
+    records = data.measured
     real = [record.texto for record in records]
     columns: dict[str, list[Any]] = {
         column: [getattr(record, column) for record in records] for column in ("id", *RECORD_FIELDS)
@@ -216,7 +216,7 @@ def _derived_params(setup: Setup) -> dict[str, Any]:
         "derived.quantization": base.quantization.kind if base.quantization else "none",
         "derived.template": data.template,
         "derived.train_records": len(data.split.train),
-        "derived.validation_records": len(data.split.validation),
+        "derived.validation_records": len(data.measured),
         **{f"hardware.{name}": value for name, value in base.hardware.flat().items()},
     }
 
@@ -236,7 +236,7 @@ def _dataset_info(data: PreparedData) -> dict[str, Any]:
     return {
         "total_samples": len(data.records.rows),
         "train_samples": len(data.split.train),
-        "val_samples": len(data.split.validation),
+        "val_samples": len(data.measured),
         "unique_cartas": data.records.cards,
         "avg_text_length": round(data.records.mean_length, 1),
     }
@@ -277,9 +277,11 @@ def _say_result(session: Session, facts: ReportFacts) -> None:
 
 
 def split_table(data: PreparedData) -> str:
-    """The table of ids on each side, as CSV."""
+    """The table of ids on each side, as CSV; ``unmeasured``: held out, and not in the sample that is measured."""
     lines = ["id,reading,side"]
-    for side, records in (("train", data.split.train), ("validation", data.split.validation)):
+    measured = {record.id for record in data.measured}
+    unmeasured = [record for record in data.split.validation if record.id not in measured]
+    for side, records in (("train", data.split.train), ("validation", data.measured), ("unmeasured", unmeasured)):
         lines += [f"{record.id},{reading_id(record.texto)},{side}" for record in records]
     return "\n".join(lines) + "\n"
 
