@@ -14,8 +14,8 @@ _ALL_PAIRS = 3000
 _NEIGHBOURS = 40
 """Of more texts than ``_ALL_PAIRS`` only so many neighbours in alphabetical order are compared (Hernández and Stolfo's
 sorted neighbourhood, 1995), once from their beginnings and once from their ends."""
-_COMPARISONS = 8_000_000
-"""Of each of these two rounds, at most: from 200,000 texts on there are fewer neighbours."""
+_COMPARISONS = 4_000_000
+"""Of each of these two rounds, at most: from 100,000 texts on there are fewer neighbours."""
 _AT_ONCE = 50_000
 """Pairs that one call compares."""
 MOST = 200_000

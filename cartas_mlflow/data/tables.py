@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cartas_mlflow.data.cells import NOT_TEXT, cell_text, clean_text, is_error, kind_of, label_text
-from cartas_mlflow.data.grids import Dialect, read_grids
-from cartas_mlflow.data.headers import Header, find_table
+from cartas_mlflow.data.grids import Dialect, Grid, read_grids
+from cartas_mlflow.data.headers import find_table
 from cartas_mlflow.errors import DataError
 
 TextRow = tuple[int, dict[str, str]]
@@ -47,6 +47,20 @@ class Table:
     """Portuguese sentences on what was not plain: encoding, sheet, header, columns."""
 
 
+class _Cell(NamedTuple):
+    """A cell's clean text; the same as a prompt's field; the error that it is; what it holds besides text."""
+
+    text: str
+    label: str
+    error: str | None
+    kind: str | None
+
+    @classmethod
+    def of(cls, value: Any) -> _Cell:
+        text = clean_text(cell_text(value))
+        return cls(text, label_text(text), text if is_error(text) else None, kind_of(value) if text else None)
+
+
 class TableReader:
     """The rows of a table one by one, and what was noticed on the way. Takes the arguments of :func:`read_table`."""
 
@@ -62,7 +76,7 @@ class TableReader:
         self._kinds: dict[str, Counter[str]] = {name: Counter() for name in self.fields}
         self._examples: dict[str, str] = {}
         self._again: list[int] = []
-        self._cleaned: dict[str, str] = {}
+        self._known: dict[str, _Cell] = {}
 
     def __iter__(self) -> Iterator[TextRow]:
         """Once.
@@ -71,32 +85,33 @@ class TableReader:
             DataError: a line with more fields than the header, or a field that holds no text.
         """
         header, grid, columns = self._header, self._header.grid, self._columns
-        titles, named = header.titles, [(place, column) for place, column in enumerate(columns) if column]
-        for line, cells in itertools.islice(grid.rows, header.place + 1, None):
-            texts = [self._clean(cell) for cell in cells]
-            if header.fields and all(texts[place : place + 1] == [titles[place]] for place in header.fields.values()):
+        named = [(place, column) for place, column in enumerate(columns) if column]
+        fields = [(name, place, columns[place]) for name, place in header.fields.items()]
+        titles = [(place, header.titles[place]) for _, place, _ in fields]
+        unseen = dict(self.fields)
+        for line, raw in itertools.islice(grid.rows, header.place + 1, None):
+            cells = [self._understand(cell) for cell in raw]
+            if fields and all(place < len(cells) and cells[place].text == title for place, title in titles):
                 self._again.append(line)
                 continue
-            if grid.dialect is not None and len(texts) > len(columns):
-                _refuse_overflow(self._path, line, texts, columns, grid.dialect.delimiter)
-            found = {
-                place: defect
-                for place, text in enumerate(texts[: len(columns)])
-                if (defect := grid.defects.get((line, place)) or (text if is_error(text) else None))
-            }
-            self._defects |= {(line, columns[place]): defect for place, defect in found.items()}
-            row = {column: "" if place in found else texts[place] for place, column in named if place < len(texts)}
-            for name, place in header.fields.items():
-                if place < len(texts) and place not in found:
-                    _refuse_objects(self._path, line, columns[place], cells[place])
-                    row[columns[place]] = texts[place] if name == "texto" else label_text(texts[place])
-                    if texts[place] and (kind := kind_of(cells[place])):
+            if grid.dialect is not None and len(cells) > len(columns):
+                _refuse_overflow(self._path, line, cells, columns, grid.dialect.delimiter)
+            row = {column: cells[place].text for place, column in named if place < len(cells)}
+            found = _defects(grid, line, cells[: len(columns)])
+            for place, defect in found.items():
+                row[columns[place]] = ""
+                self._defects[line, columns[place]] = defect
+            for name, place, column in fields:
+                if place < len(cells) and place not in found:
+                    _refuse_objects(self._path, line, column, raw[place])
+                    if name != "texto":
+                        row[column] = cells[place].label
+                    if (kind := cells[place].kind) is not None:
                         self._kinds[name][kind] += 1
-            if _holds_something(row, header, columns) or found:
+            if found or not fields or any(row.get(column) for _, _, column in fields):
                 self._read += 1
-                for name in self.fields.keys() - self._examples.keys():
-                    if row.get(self.fields[name], "")[:1].isdigit():
-                        self._examples[name] = row[self.fields[name]]
+                for name in [name for name, column in unseen.items() if row.get(column, "")[:1].isdigit()]:
+                    self._examples[name] = row[unseen.pop(name)]
                 yield line, row
 
     def table(self, rows: Iterable[TextRow] = ()) -> Table:
@@ -118,15 +133,15 @@ class TableReader:
             remarks=self._remarks,
         )
 
-    def _clean(self, cell: Any) -> str:
-        """The cell's text; short ones come again and again, and are cleaned, and held, once."""
-        text = cell_text(cell)
-        if len(text) > _SHORT:
-            return clean_text(text)
-        if (known := self._cleaned.get(text)) is None:
-            known = clean_text(text)
-            if len(self._cleaned) < _REMEMBERED:
-                self._cleaned[text] = known
+    def _understand(self, cell: Any) -> _Cell:
+        """What stands in the cell; short texts come again and again, and are looked at, and held, once."""
+        if not isinstance(cell, str) or len(cell) > _SHORT:
+            return _Cell.of(cell)
+        known = self._known.get(cell)
+        if known is None:
+            known = _Cell.of(cell)
+            if len(self._known) < _REMEMBERED:
+                self._known[cell] = known
         return known
 
 
@@ -167,16 +182,19 @@ def _unique(titles: Sequence[str]) -> list[str]:
     return columns
 
 
-def _holds_something(row: Mapping[str, str], header: Header, columns: Sequence[str]) -> bool:
-    """A note or a sum beside the table's own columns is no row of it."""
-    return not header.fields or any(row.get(columns[place]) for place in header.fields.values())
+def _defects(grid: Grid, line: int, cells: Sequence[_Cell]) -> dict[int, str]:
+    """Place -> why the cell has no value."""
+    defects = {place: cell.error for place, cell in enumerate(cells) if cell.error is not None}
+    if grid.defects:
+        defects |= {place: grid.defects[line, place] for place in range(len(cells)) if (line, place) in grid.defects}
+    return defects
 
 
-def _refuse_overflow(path: Path, line: int, texts: Sequence[str], columns: Sequence[str], delimiter: str) -> None:
-    if any(texts[len(columns) :]):
+def _refuse_overflow(path: Path, line: int, cells: Sequence[_Cell], columns: Sequence[str], delimiter: str) -> None:
+    if any(cell.text for cell in cells[len(columns) :]):
         sign = "tabulação" if delimiter == "\t" else f'"{delimiter}"'
         raise DataError(
-            f"{path}, linha {line}: há {len(texts)} campos para {len(columns)} colunas; ponha entre aspas o texto que "
+            f"{path}, linha {line}: há {len(cells)} campos para {len(columns)} colunas; ponha entre aspas o texto que "
             f"contém {sign}."
         )
 
