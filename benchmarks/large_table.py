@@ -62,7 +62,8 @@ def main() -> None:
 def compare_sizes(sizes: list[int], kind: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     print(
-        "| rows | check (s) | processor (s) | peak (GB) | read (s) | split (s) | encode (s) | rows/s | peak (GB) | again (s) |"
+        "| rows | check (s) | processor (s) | peak (GB) "
+        "| read (s) | split (s) | encode (s) | rows/s | peak (GB) | again (s) |"
     )
     print("| ---: |" + " ---: |" * 9)
     for size in sizes:
@@ -74,8 +75,8 @@ def compare_sizes(sizes: list[int], kind: str, folder: Path) -> None:
         runs = [measure([__file__, "--prepare", str(table)], folder) for _ in range(2)]
         first, again = (json.loads(run.output.splitlines()[-1]) for run in runs)
         print(
-            f"| {size} | {check.seconds:.1f} | {check.processor:.1f} | {check.peak:.2f} | {first['read']:.1f} | {first['split']:.1f} "
-            f"| {first['encode']:.1f} | {first['encoded'] / first['encode']:.0f} | {runs[0].peak:.2f} "
+            f"| {size} | {check.seconds:.1f} | {check.processor:.1f} | {check.peak:.2f} "
+            f"| {first['read']:.1f} | {first['split']:.1f} | {first['encode']:.1f} | {first['encoded'] / first['encode']:.0f} | {runs[0].peak:.2f} "
             f"| {again['encode']:.1f} |",
             flush=True,
         )
