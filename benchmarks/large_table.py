@@ -74,9 +74,10 @@ def compare_sizes(sizes: list[int], kind: str, folder: Path) -> None:
         check = measure(["-m", "cartas_mlflow", "check", "--data.path", str(table), *settings], folder / "check")
         runs = [measure([__file__, "--prepare", str(table)], folder) for _ in range(2)]
         first, again = (json.loads(run.output.splitlines()[-1]) for run in runs)
+        rate = first["encoded"] / first["encode"]
         print(
             f"| {size} | {check.seconds:.1f} | {check.processor:.1f} | {check.peak:.2f} "
-            f"| {first['read']:.1f} | {first['split']:.1f} | {first['encode']:.1f} | {first['encoded'] / first['encode']:.0f} | {runs[0].peak:.2f} "
+            f"| {first['read']:.1f} | {first['split']:.1f} | {first['encode']:.1f} | {rate:.0f} | {runs[0].peak:.2f} "
             f"| {again['encode']:.1f} |",
             flush=True,
         )

@@ -5,78 +5,76 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.data.tokens import Tokens
 from cartas_mlflow.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 LARGE = 20_000
 """So many texts and more go through a file."""
 _CHUNK = 5_000
-_COLUMNS = ["input_ids", "attention_mask", "labels", "length"]
+_LISTS = ("input_ids", "attention_mask", "labels")
+_NUMBERS = ("length", "prompt_tokens", "target_tokens", "truncated", "unknown")
 _FORMAT = 1
 """Part of a file's name: a change of what is in it makes new ones."""
+
+Columns = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """``table``: input_ids, attention_mask, labels (int lists, not padded), length (int: the longer side), and what
-    was lost of each pair: ``truncated``, ``unknown``."""
+    """``columns``: input_ids, attention_mask, labels (int lists, not padded), length (int: the longer side), and for
+    each pair prompt_tokens, target_tokens, truncated (texts that were cut, 0 to 2), unknown (tokens)."""
 
-    table: pyarrow.Table
+    columns: Columns
     file: Path | None = None
-    """What the table is mapped from, in Arrow's stream format; None: it stands in the memory."""
+    """What they are mapped from, in Arrow's stream format; None: they stand in the memory."""
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return len(self.columns["length"])
 
     @cached_property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of each prompt, and of each target."""
-        import pyarrow.compute
-
-        inputs, labels = (pyarrow.compute.list_value_length(self.table[name]) for name in ("input_ids", "labels"))
-        return inputs.to_numpy(), labels.to_numpy()
+        return self._numbers("prompt_tokens"), self._numbers("target_tokens")
 
     @property
     def longest(self) -> tuple[int, int]:
         """Tokens of the longest prompt and of the longest target."""
-        inputs, labels = self.lengths
-        return int(inputs.max()), int(labels.max())
+        prompts, targets = self.lengths
+        return int(prompts.max()), int(targets.max())
 
     @cached_property
     def truncated(self) -> int:
         """Texts cut at the maximum length, prompts and targets together."""
-        return self._sum("truncated")
+        return int(self._numbers("truncated").sum())
 
     @cached_property
     def unknown(self) -> int:
         """Tokens that the vocabulary does not know, prompts and targets together."""
-        return self._sum("unknown")
+        return int(self._numbers("unknown").sum())
 
     @cached_property
     def dataset(self) -> Dataset:
         """The columns as a trainer takes them; made when one asks, since the library takes its time to import."""
         from datasets import Dataset
-        from datasets.table import InMemoryTable
 
-        whole = Dataset.from_file(str(self.file)) if self.file else Dataset(InMemoryTable(self.table))
-        return whole.select_columns(_COLUMNS)
+        whole = Dataset.from_file(str(self.file)) if self.file else Dataset.from_dict(dict(self.columns))
+        return whole.select_columns([*_LISTS, "length"])
 
-    def _sum(self, column: str) -> int:
-        import pyarrow.compute
+    def _numbers(self, column: str) -> np.ndarray:
+        import numpy as np
 
-        return int(pyarrow.compute.sum(self.table[column]).as_py() or 0)
+        return np.asarray(self.columns[column])
 
 
 def encode_texts(
@@ -93,11 +91,16 @@ def encode_texts(
     Raises:
         DataError: the file cannot be written.
     """
-    import pyarrow
+    if len(targets) >= LARGE:
+        return _encode_into_file(tokenizer, prompts, targets, max_length)
+    pieces = list(_encode(tokenizer, prompts, targets, max_length))
+    return EncodedTexts({name: [value for piece in pieces for value in piece[name]] for name in (*_LISTS, *_NUMBERS)})
 
-    if len(targets) < LARGE:
-        batches = list(_encode(tokenizer, prompts, targets, max_length))
-        return EncodedTexts(pyarrow.Table.from_batches(batches, _schema()))
+
+def _encode_into_file(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], targets: Sequence[str], max_length: int
+) -> EncodedTexts:
+    import pyarrow
     from datasets import config
 
     folder = Path(config.HF_DATASETS_CACHE) / "cartas_mlflow"
@@ -107,11 +110,13 @@ def encode_texts(
     except (pyarrow.ArrowInvalid, OSError):  # not there, or not whole
         pass
     part = file.with_suffix(f".{os.getpid()}.part")
+    number = pyarrow.int32()
+    schema = pyarrow.schema({**dict.fromkeys(_LISTS, pyarrow.list_(number)), **dict.fromkeys(_NUMBERS, number)})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with pyarrow.OSFile(str(part), "wb") as sink, pyarrow.ipc.new_stream(sink, _schema()) as writer:
-            for batch in _encode(tokenizer, prompts, targets, max_length):
-                writer.write_batch(batch)
+        with pyarrow.OSFile(str(part), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
+            for piece in _encode(tokenizer, prompts, targets, max_length):
+                writer.write_batch(pyarrow.RecordBatch.from_pydict(piece, schema))
         part.replace(file)
         return EncodedTexts(_map(file), file)
     except OSError as error:
@@ -123,38 +128,35 @@ def encode_texts(
         part.unlink(missing_ok=True)
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], targets: Sequence[str], max_length: int
-) -> Iterator[pyarrow.RecordBatch]:
-    import numpy as np
+def _map(file: Path) -> Columns:
     import pyarrow
 
+    table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], targets: Sequence[str], max_length: int
+) -> Iterator[dict[str, list[Any]]]:
+    """The columns of :class:`EncodedTexts`, so many rows at a time."""
     tokenize = Tokens(tokenizer)
     room = max_length - len(tokenize.ending)
     for start in range(0, len(targets), _CHUNK):
         pairs = [tokenize(side[start : start + _CHUNK]) for side in (prompts, targets)]
-        whole = np.array([[len(ids) for ids in side] for side in pairs])
-        sides = [[ids if len(ids) <= max_length else ids[:room] + tokenize.ending for ids in side] for side in pairs]
-        unknown = [sum(ids.count(tokenizer.unk_token_id) for ids in pair) for pair in zip(*sides, strict=True)]
-        inputs, labels = (pyarrow.array(side, pyarrow.list_(pyarrow.int32())) for side in sides)
-        mask = pyarrow.ListArray.from_arrays(inputs.offsets, np.ones(len(inputs.values), np.int8))
-        length = np.minimum(whole, max_length).max(axis=0).astype(np.int32)
-        truncated = (whole > max_length).sum(axis=0).astype(np.int8)
-        yield pyarrow.record_batch([inputs, mask, labels, length, truncated, np.int32(unknown)], schema=_schema())
-
-
-def _schema() -> pyarrow.Schema:
-    import pyarrow
-
-    ids, number = pyarrow.list_(pyarrow.int32()), pyarrow.int32()
-    columns = dict(zip(_COLUMNS, (ids, pyarrow.list_(pyarrow.int8()), ids, number), strict=True))
-    return pyarrow.schema({**columns, "truncated": pyarrow.int8(), "unknown": number})
-
-
-def _map(file: Path) -> pyarrow.Table:
-    import pyarrow
-
-    return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
+        inputs, labels = (
+            [ids if len(ids) <= max_length else ids[:room] + tokenize.ending for ids in side] for side in pairs
+        )
+        lost = tokenizer.unk_token_id
+        yield {
+            "input_ids": inputs,
+            "attention_mask": [[1] * len(ids) for ids in inputs],
+            "labels": labels,
+            "length": [max(len(a), len(b)) for a, b in zip(inputs, labels, strict=True)],
+            "prompt_tokens": [len(ids) for ids in inputs],
+            "target_tokens": [len(ids) for ids in labels],
+            "truncated": [sum(len(ids) > max_length for ids in pair) for pair in zip(*pairs, strict=True)],
+            "unknown": [a.count(lost) + b.count(lost) for a, b in zip(inputs, labels, strict=True)],
+        }
 
 
 def _fingerprint(

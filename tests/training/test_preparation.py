@@ -113,6 +113,6 @@ def test_the_machine_and_what_was_chosen_for_it_are_told(loaded_base: LoadedBase
     assert said[3] == "Precisão: float32 (float16 forçado, sem efeito em CPU)"
     assert said[4] == "⚠️ float16 não tem efeito no treino em CPU: o cálculo será em float32."
     assert said[5].startswith(
-        f"Modelo carregado: {loaded_base.location.name} (sem quantização, float32: sem ela o modelo ocupa 0,0 GB, menos "
-        "de um quarto dos "
+        f"Modelo carregado: {loaded_base.location.name} (sem quantização, float32: sem ela o modelo ocupa 0,0 GB, "
+        "menos de um quarto dos "
     )
