@@ -125,7 +125,8 @@ def _encode_into_file(
             "outra pasta na variável HF_DATASETS_CACHE."
         ) from None
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
 
 
 def _map(file: Path) -> Columns:
