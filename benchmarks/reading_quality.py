@@ -86,9 +86,9 @@ def _sides(folder: Path, config: ExperimentConfig) -> tuple[list[Record], list[R
 
 def _generate(folder: Path, config: ExperimentConfig, records: Sequence[Record]) -> tuple[list[str], list[str]]:
     adapter, base = folder / "adapter", find_base(config.model)
-    template = ServedModel.load(adapter).template
-    prompts = [template.format(carta=r.carta, evento=r.evento, secao=r.secao, tema=r.tema) for r in records]
-    how = {"batch_size": config.evaluation.batch_size, "max_length": config.data.max_length}
+    served = ServedModel.load(adapter)
+    prompts = [served.template.format(carta=r.carta, evento=r.evento, secao=r.secao, tema=r.tema) for r in records]
+    how = {"batch_size": served.batch_size, "max_length": served.max_length}
     tokenizer, model = load_tokenizer(adapter), load_base(base)
     untuned = generate_texts(model, tokenizer, prompts, config.generation, **how)
     tuned = generate_texts(load_adapter(model, adapter, base), tokenizer, prompts, config.generation, **how)

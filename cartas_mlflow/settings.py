@@ -134,6 +134,9 @@ class EvaluationSettings(Section):
         "final", description="quando medir se a leitura cabe no pedido: antes e no fim, também a cada época, ou nunca"
     )
     every_epochs: int = Field(1, ge=1, le=10_000, description="épocas entre avaliações")
+    max_records: int = Field(
+        500, ge=1, le=10**9, description="leituras medidas, no máximo; de mais, uma amostra com as cartas na proporção"
+    )
     copied_words: int = Field(
         12, ge=2, le=1000, description="palavras seguidas de um texto de treino que contam como cópia"
     )

@@ -12,6 +12,8 @@ _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180e\u2800\u3164\uffa0\ufffc"
 """Letters and marks that show nothing, though Unicode does not class them as invisible."""
 _JOINER = "\u200d"
+_PLAIN = re.compile("[\t\n\r -^`-~\u00a0-\u00ac\u00ae-\u00ff‘’“”–—…]*")
+"""Letters and signs that cleaning leaves as they are, without ``_``, which may begin an escape: nearly every cell."""
 _ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[T ]00:00(?::00(?:\.0+)?)?)?")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _ERRORS = re.compile(
@@ -26,6 +28,8 @@ def clean_text(text: str) -> str:
 
     Line breaks that another program escaped (``_x000D_``) are white space too. A joiner stays inside an emoji.
     """
+    if is_plain(text):
+        return " ".join(text.split())
     text = _ESCAPED.sub(_unescaped, text)
     kept = (
         character
@@ -33,6 +37,11 @@ def clean_text(text: str) -> str:
         if not _is_invisible(character) or (character == _JOINER and place and ord(text[place - 1]) > 0x2190)
     )
     return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
+
+
+def is_plain(text: str) -> bool:
+    """Whether cleaning has nothing to do but at the white space: letters of Portuguese, usual signs, no ``_``."""
+    return _PLAIN.fullmatch(text) is not None
 
 
 def cell_text(value: Any) -> str:
@@ -58,6 +67,8 @@ def cell_text(value: Any) -> str:
 
 def label_text(text: str) -> str:
     """A cleaned cell of a prompt's field: what a program exported as ``2026-08-05 00:00:00`` or ``5.0`` too."""
+    if not (text[:1].isdigit() or text[:1] == "-"):
+        return text
     date, whole = _ISO_DATE.fullmatch(text), _WHOLE.fullmatch(text)
     if date:
         year, month, day = date.groups()
@@ -74,6 +85,8 @@ def kind_of(value: Any) -> str | None:
     if isinstance(value, (int, float)) and value == value:
         return "números"
     if isinstance(value, str):
+        if not (value.lstrip()[:1].isdigit() or value.lstrip()[:1] == "-"):
+            return None
         if _ISO_DATE.fullmatch(value.strip()) or re.fullmatch(r"\d{1,2}/\d{1,2}/\d{2,4}", value.strip()):
             return "datas"
         return "números" if re.fullmatch(r"-?\d+(?:[.,]\d+)?", value.strip()) else None
@@ -82,7 +95,7 @@ def kind_of(value: Any) -> str | None:
 
 def is_error(text: str) -> bool:
     """Whether a cleaned cell is a spreadsheet's error (``#N/A``, ``#REF!``, ``#N/D``, ``Err:502``)."""
-    return _ERRORS.fullmatch(text) is not None
+    return text[:1] in ("#", "e", "E") and _ERRORS.fullmatch(text) is not None
 
 
 def _unescaped(match: re.Match[str]) -> str:

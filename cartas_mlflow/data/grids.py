@@ -5,9 +5,12 @@ What a file is, its content says; the ending only helps where two kinds of text 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,11 @@ FORMULA = "fórmula sem valor"
 """The defect of a cell whose formula no program has computed yet."""
 HEADER_LINES = 20
 """The header stands in one of the first so many lines."""
+PIECE = 1 << 20
+"""Bytes or characters of a file that are held at once."""
+CHUNK = 5_000
+"""Rows that are held at once."""
+_BLANK = b" \t\r\n\x00"
 OTHER_DOCUMENTS = {
     b"%PDF": "é um PDF",
     b"\x89PNG": "é uma imagem",
@@ -31,6 +39,20 @@ OTHER_DOCUMENTS = {
     b"SQLite format 3": "é um banco de dados",
 }
 """First bytes -> what people send by mistake."""
+
+
+Row = tuple[int, Sequence[Any]]
+"""(line in the file, raw cells)."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are read from their file anew whenever someone goes through them: no table has to fit in the memory."""
+
+    read: Callable[[], Iterator[Row]]
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.read()
 
 
 @dataclass(frozen=True)
@@ -47,12 +69,12 @@ class Dialect:
 class Grid:
     """One sheet, or the one table of a text file.
 
-    ``rows``: (line, cells) of each row that is not empty; ``defects``: (line, place) -> why a cell has no value, where
+    ``rows``: those that are not empty; ``defects``: (line, place) -> why a cell has no value, where
     the file tells (an error, a formula that nobody has computed); ``named``: the first row holds names that the format
     itself gives (jsonl, parquet).
     """
 
-    rows: Sequence[tuple[int, Sequence[Any]]]
+    rows: Iterable[Row]
     sheet: str | None = None
     hidden: bool = False
     named: bool = False
@@ -62,6 +84,11 @@ class Grid:
     remark: str | None = None
     """A Portuguese sentence on how the file was read, where that was not plain."""
 
+    @cached_property
+    def head(self) -> list[Row]:
+        """The first rows, among them every line that may be the header."""
+        return list(itertools.islice(self.rows, HEADER_LINES + 1))
+
 
 def read_grids(path: Path) -> list[Grid]:
     """Every grid of a file, in the file's order.
@@ -69,20 +96,19 @@ def read_grids(path: Path) -> list[Grid]:
     Raises:
         DataError: the file is missing, a folder, empty, damaged, locked by a password, or no table at all.
     """
-    content = _read_content(path)
-    start = content[:8]
-    if start[:4] == b"PK\x03\x04" or start == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
+    start = _first_bytes(path)
+    if start[:4] == b"PK\x03\x04" or start[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
         from cartas_mlflow.data.workbooks import read_workbook
 
-        return read_workbook(path, content)
+        return read_workbook(path, path.read_bytes())
     if start[:4] == b"PAR1":
-        return [_read_parquet(path, content)]
-    other = next((what for magic, what in OTHER_DOCUMENTS.items() if content.startswith(magic)), None)
+        return [_read_parquet(path)]
+    other = next((what for magic, what in OTHER_DOCUMENTS.items() if start.startswith(magic)), None)
     if other is not None:
         raise DataError(f"{path} {other}, não uma tabela; indique em data.path um arquivo {KINDS}.")
     from cartas_mlflow.data.text_tables import read_text_table
 
-    return [read_text_table(path, content)]
+    return [read_text_table(path)]
 
 
 def locked(path: Path) -> DataError:
@@ -95,7 +121,8 @@ def damaged(path: Path) -> DataError:
     return DataError(f"{path} não é uma planilha íntegra; abra-a e salve de novo como xlsx.")
 
 
-def _read_content(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
+    """The first bytes of a file that is one, and holds something."""
     shown = str(path)
     if re.match(r"\w{2,}:/", shown):
         raise DataError(f"{shown} é um endereço da internet; baixe a tabela e indique o arquivo em data.path.")
@@ -106,31 +133,49 @@ def _read_content(path: Path) -> bytes:
             raise DataError(f"O arquivo de dados {path} não existe; confira data.path (ex.: data/cartas.csv).")
         if not path.is_file():
             raise DataError(f"{path} não é um arquivo comum; indique em data.path um arquivo {KINDS}.")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(PIECE)
+            blank = not start.strip(_BLANK)
+            while blank and (more := file.read(PIECE)):
+                blank = not more.strip(_BLANK)
     except (OSError, ValueError):
         raise DataError(f"{path} não pôde ser lido; confira data.path e as permissões do arquivo.") from None
-    if not content.strip(b" \t\r\n\x00"):
+    if blank:
         raise DataError(f"O arquivo {path} está vazio; ele precisa de um cabeçalho e de leituras.")
     if path.name.startswith("~$"):
         raise DataError(f"{path} é o arquivo temporário de uma planilha aberta; indique {path.name[2:]}.")
-    return content
+    return start
 
 
-def _read_parquet(path: Path, content: bytes) -> Grid:
-    import io
-
+def _read_parquet(path: Path) -> Grid:
     import pyarrow
     import pyarrow.parquet
 
+    def read() -> Iterator[Row]:
+        line = 2
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(CHUNK):  # takes two columns of one name
+            for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield line, cells
+                line += 1
+
     try:
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(content)).read()  # takes two columns of one name
-        columns = [column.to_pylist() for column in table]
+        names = pyarrow.parquet.ParquetFile(path).schema_arrow.names
+        deque(read(), maxlen=0)
     except (pyarrow.ArrowException, OSError, ValueError):
         raise DataError(f"{path} não é um arquivo parquet íntegro; exporte a tabela de novo.") from None
-    return named_grid(table.column_names, list(enumerate(zip(*columns, strict=True), start=2)))
+    return named_grid(names, Rows(read))
 
 
-def named_grid(columns: Sequence[str], rows: Sequence[tuple[int, Sequence[Any]]]) -> Grid:
+def named_grid(columns: Sequence[str], rows: Iterable[Row]) -> Grid:
     """A grid of columns that have names: the first row is the header."""
-    kept = [(line, cells) for line, cells in rows if any(cell_text(cell).strip() for cell in cells)]
-    return Grid([(1, list(columns)), *kept] if columns else [], named=True)
+
+    def read() -> Iterator[Row]:
+        yield 1, list(columns)
+        yield from (row for row in rows if holds_text(row[1]))
+
+    return Grid(Rows(read) if columns else [], named=True)
+
+
+def holds_text(cells: Sequence[Any]) -> bool:
+    """Whether a row is not empty."""
+    return any(cell_text(cell).strip() for cell in cells)

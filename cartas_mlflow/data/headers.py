@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from cartas_mlflow.errors import DataError
 
 @dataclass(frozen=True)
 class Header:
-    """A line of a grid taken for its header. ``place``: in ``grid.rows``; ``fields``: field -> place of its column."""
+    """A line of a grid taken for its header. ``place``: in ``grid.head``; ``fields``: field -> place of its column."""
 
     grid: Grid
     place: int
@@ -23,12 +24,12 @@ class Header:
 
     @property
     def titles(self) -> list[str]:
-        return [clean_text(cell_text(cell)) for cell in self.grid.rows[self.place][1]]
+        return [clean_text(cell_text(cell)) for cell in self.grid.head[self.place][1]]
 
     @property
     def line(self) -> int:
         """In the file, from 1."""
-        return self.grid.rows[self.place][0]
+        return self.grid.head[self.place][0]
 
 
 def find_table(
@@ -45,7 +46,7 @@ def find_table(
         DataError: no such sheet, nothing in it, or columns that are not there: all of them, with the line to paste.
     """
     chosen = sorted(_sheets(path, grids, sheet), key=lambda grid: grid.hidden)
-    headers = [_find_header(grid, names) for grid in chosen if grid.rows]
+    headers = [_find_header(grid, names) for grid in chosen if grid.head]
     if not headers:
         raise DataError(f"O arquivo {path} está vazio; ele precisa de um cabeçalho e de leituras.")
     needed = [name for name in names if name not in optional]
@@ -71,7 +72,7 @@ def _sheets(path: Path, grids: Sequence[Grid], sheet: str | None) -> Sequence[Gr
 def _find_header(grid: Grid, names: Mapping[str, str]) -> Header:
     """The first line that has every column; or else the first that has the most of them."""
     best = Header(grid, 0, {})
-    for place, (line, cells) in enumerate(grid.rows):
+    for place, (line, cells) in enumerate(grid.head):
         if line > HEADER_LINES and place:
             break
         titles = _without_empty_twins(grid, place, [clean_text(cell_text(cell)) for cell in cells])
@@ -86,12 +87,13 @@ def _find_header(grid: Grid, names: Mapping[str, str]) -> Header:
 def _without_empty_twins(grid: Grid, place: int, titles: Sequence[str]) -> list[str]:
     """Of columns with one name those without a single value do not count, if another has one."""
     keys = [clean_name(title) for title in titles]
-    empty = {
-        column
-        for column, key in enumerate(keys)
-        if key and keys.count(key) > 1
-        if not any(cell_text(cells[column]).strip() for _, cells in grid.rows[place + 1 :] if column < len(cells))
-    }
+    empty = {column for column, key in enumerate(keys) if key and keys.count(key) > 1}
+    if not empty:
+        return list(titles)
+    for _, cells in itertools.islice(grid.rows, place + 1, None):
+        empty -= {column for column in empty if column < len(cells) and cell_text(cells[column]).strip()}
+        if not empty:
+            break
     filled = {key for column, key in enumerate(keys) if column not in empty}
     return ["" if column in empty and keys[column] in filled else title for column, title in enumerate(titles)]
 

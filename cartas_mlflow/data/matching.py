@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
-from cartas_mlflow.data.cells import clean_text
+from cartas_mlflow.data.cells import clean_text, is_plain
 
 OTHER_NAMES = {
     "carta": ("arcano", "arcano maior", "arcanos", "cartas", "lamina", "card", "taro", "tarot"),
@@ -25,8 +26,9 @@ _ROMAN = re.compile(r"(?:[ivxl]+|\d{1,2})")
 
 def clean_name(name: str) -> str:
     """``" SEÇÃO: "`` -> ``secao``: lower case, no accents, words of letters and digits, one space between them."""
-    plain = unicodedata.normalize("NFKD", clean_text(name)).casefold()
-    return " ".join(re.findall(r"[^\W_]+", "".join(c for c in plain if not unicodedata.combining(c))))
+    if is_plain(name):
+        return " ".join(name.translate(_words_of_signs()).split())
+    return " ".join(_words(clean_text(name)).split())
 
 
 def match_columns(names: Mapping[str, str], columns: Sequence[str]) -> dict[str, int]:
@@ -78,6 +80,18 @@ def find_value(text: str, known: Iterable[str]) -> str | None:
         if same:
             return None
     return None
+
+
+def _words(text: str) -> str:
+    """Lower case, no accents, white space for what is no part of a word."""
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    return re.sub(r"[\W_]", " ", "".join(c for c in plain if not unicodedata.combining(c)))
+
+
+@cache
+def _words_of_signs() -> dict[int, str]:
+    """The words of each sign that a plain text may have: they do not hang on its neighbours."""
+    return {code: _words(chr(code)) for code in range(0x2100) if is_plain(chr(code))}
 
 
 def _is_other_name(column: str, field: str) -> bool:

@@ -29,8 +29,7 @@ def describe_oddities(records: Records) -> Iterator[str]:
         taken = [f"{spelling} = {chosen}" for spelling, chosen in other.items()]
         yield f"{name}: grafias diferentes da mesma palavra, unidas ({listed(taken, 5, '; ')})"
     for name, kinds in table.kinds.items():
-        values = (cells.get(table.fields[name], "") for _, cells in table.rows)
-        example = next((value for value in values if value[:1].isdigit()), "")
+        example = table.examples.get(name)
         what = " e ".join(f"{kind} ({count_words(count, 'célula', 'células')})" for kind, count in kinds.items())
         yield f"{name}: há {what}, que o modelo lê como texto" + (f" (ex.: {example})" if example else "")
     if records.shared_texts:

@@ -21,13 +21,13 @@ class PersonalData:
     hint: str
 
 
-def find_personal_data(texts: Iterable[tuple[int, str]]) -> list[PersonalData]:
+def find_personal_data(texts: Iterable[tuple[int, str]]) -> Iterator[PersonalData]:
     """E-mail addresses, phone numbers valid in Brazil, CPF and CNPJ (alphanumeric too) whose check digits are right.
 
     Args:
         texts: (line in the file, what stands there).
     """
-    return [PersonalData(line, kind, _hint(found)) for line, text in texts for kind, found in _in_text(text)]
+    return (PersonalData(line, kind, _hint(found)) for line, text in texts for kind, found in _in_text(text))
 
 
 def _in_text(text: str) -> Iterator[tuple[str, str]]:

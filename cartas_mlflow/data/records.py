@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from pathlib import Path
 from cartas_mlflow.config import find_project_file
 from cartas_mlflow.data.grids import FORMULA
 from cartas_mlflow.data.matching import clean_name
-from cartas_mlflow.data.tables import Table, read_table
+from cartas_mlflow.data.tables import Table, TableReader
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.settings import RECORD_FIELDS, DataSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One reading. ``id``: 12 hex digits of the SHA-256 of its fields, so it does not depend on the row's place.
 
@@ -51,13 +52,13 @@ class Records:
     """Rows whose text also stands under another prompt (kept)."""
     spellings: Mapping[str, Mapping[str, str]]
     """Field -> other spelling -> the one that was taken for it, the most frequent of them."""
-    lines: tuple[int, ...]
+    lines: Sequence[int]
     """Line of each row."""
 
     @property
     def read(self) -> int:
         """Rows of the table, the dropped ones too."""
-        return len(self.table.rows)
+        return self.table.read
 
     @property
     def cards(self) -> int:
@@ -80,20 +81,29 @@ def load_records(settings: DataSettings) -> Records:
     """
     path = find_project_file(settings.path)
     names = {name: column for name, column in settings.columns.model_dump().items() if column is not None}
-    table = read_table(path, names, sheet=settings.sheet)
-    spellings = _spellings(table)
-    rows: list[Record] = []
-    lines: list[int] = []
+    reader = TableReader(path, names, sheet=settings.sheet)
+    counts = {name: Counter[str]() for name in RECORD_FIELDS if name in reader.fields}
+    complete: list[tuple[str, ...]] = []
+    places = array("q")
     empty: list[tuple[int, str]] = []
+    for line, cells in reader:
+        values = {name: cells.get(column, "") for name, column in reader.fields.items()}
+        for name, counter in counts.items():
+            counter[values[name]] += 1
+        missing = next((reader.fields[name] for name, value in values.items() if not value), None)
+        if missing is None:
+            complete.append(tuple(values.values()))
+            places.append(line)
+        else:
+            empty.append((line, missing))
+    table, spellings = reader.table(), _spellings(counts)
+    rows: list[Record] = []
+    lines = array("q")
     repeated: list[int] = []
     seen: set[str] = set()
-    for line, cells in table.rows:
-        values = {name: cells.get(column, "") for name, column in table.fields.items()}
-        missing = next((table.fields[name] for name, value in values.items() if not value), None)
-        if missing is not None:
-            empty.append((line, missing))
-            continue
-        record = make_record(**{name: spellings.get(name, {}).get(value, value) for name, value in values.items()})
+    for line, values in zip(places, complete, strict=True):
+        named = zip(table.fields, values, strict=True)
+        record = make_record(**{name: spellings.get(name, {}).get(value, value) for name, value in named})
         if record.id in seen:
             repeated.append(line)
             continue
@@ -102,26 +112,32 @@ def load_records(settings: DataSettings) -> Records:
         lines.append(line)
     if not rows:
         raise DataError(_nothing_left(path, table, empty))
-    texts = Counter(row.texto for row in rows)
-    shared = sum(count for count in texts.values() if count > 1)
-    return Records(tuple(rows), str(path), table, tuple(empty), tuple(repeated), shared, spellings, tuple(lines))
+    shared = _count_shared(rows)
+    return Records(tuple(rows), str(path), table, tuple(empty), tuple(repeated), shared, spellings, lines)
 
 
-def _spellings(table: Table) -> dict[str, dict[str, str]]:
+def _count_shared(rows: Sequence[Record]) -> int:
+    """Rows whose text another row has too; a text is known by its 64-bit hash."""
+    import numpy as np
+
+    _, counts = np.unique(np.fromiter((hash(row.texto) for row in rows), np.int64, len(rows)), return_counts=True)
+    return int(counts[counts > 1].sum())
+
+
+def _spellings(counts: Mapping[str, Counter[str]]) -> dict[str, dict[str, str]]:
+    """Field -> other spelling -> the one that is taken for it.
+
+    Args:
+        counts: field -> value -> how often, in the order of the rows.
+    """
     spellings: dict[str, dict[str, str]] = {}
-    for name in RECORD_FIELDS:
-        if name not in table.fields:
-            continue
-        counts = Counter(cells.get(table.fields[name], "") for _, cells in table.rows)
+    for name, counter in counts.items():
         groups: dict[str, list[str]] = {}
-        for value in counts:
-            if clean_name(value):
-                groups.setdefault(clean_name(value), []).append(value)
+        for value in counter:
+            if key := clean_name(value):
+                groups.setdefault(key, []).append(value)
         chosen = {
-            value: max(group, key=lambda value: counts[value])
-            for group in groups.values()
-            for value in group
-            if len(group) > 1
+            value: max(group, key=counter.__getitem__) for group in groups.values() for value in group if len(group) > 1
         }
         other = {value: taken for value, taken in chosen.items() if value != taken}
         if other:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,7 +51,7 @@ def split_records(records: Records, fraction: float, seed: int) -> Split:
     import numpy as np
 
     ordered = sorted(records.rows, key=lambda record: record.id)
-    names, classes = np.unique([record.carta for record in ordered], return_inverse=True)
+    names, classes = _classes(ordered)
     counts = np.bincount(classes)
     held_out = min(math.ceil(total * fraction), total - 1)
     random = np.random.RandomState(seed)
@@ -60,16 +62,49 @@ def split_records(records: Records, fraction: float, seed: int) -> Split:
         _keep_one_of_each(kept, counts, held_out)
     train: list[Record] = []
     validation: list[Record] = []
-    for card, count in enumerate(counts):
-        places = np.flatnonzero(classes == card)[random.permutation(count)]
-        train.extend(ordered[place] for place in places[: kept[card]])
-        validation.extend(ordered[place] for place in places[kept[card] :])
+    for own, places in zip(kept, _drawn_places(classes, counts, random), strict=True):
+        train.extend(ordered[place] for place in places[:own])
+        validation.extend(ordered[place] for place in places[own:])
     return Split(
         tuple(sorted(train, key=lambda record: record.id)),
         tuple(sorted(validation, key=lambda record: record.id)),
-        single=tuple(str(name) for name, count, own in zip(names, counts, kept, strict=True) if count == own == 1),
-        unseen=tuple(str(name) for name, own in zip(names, kept, strict=True) if own == 0),
+        single=tuple(name for name, count, own in zip(names, counts, kept, strict=True) if count == own == 1),
+        unseen=tuple(name for name, own in zip(names, kept, strict=True) if own == 0),
     )
+
+
+def sample_records(records: Sequence[Record], most: int, seed: int) -> tuple[Record, ...]:
+    """At most so many of the records, in their order: each card its share, by largest remainders.
+
+    The same ones whenever the records and the seed are the same.
+    """
+    if len(records) <= most:
+        return tuple(records)
+    import numpy as np
+
+    _, classes = _classes(records)
+    counts = np.bincount(classes)
+    random = np.random.RandomState(seed)
+    kept = _largest_remainders(counts, most, random)
+    drawn = [places[:own] for own, places in zip(kept, _drawn_places(classes, counts, random), strict=True)]
+    return tuple(records[place] for place in sorted(np.concatenate(drawn)))
+
+
+def _classes(records: Sequence[Record]) -> tuple[list[str], np.ndarray]:
+    """The cards, sorted, and each record's place among them."""
+    import numpy as np
+
+    names = sorted({record.carta for record in records})
+    numbers = {name: number for number, name in enumerate(names)}
+    return names, np.fromiter((numbers[record.carta] for record in records), np.int64, len(records))
+
+
+def _drawn_places(classes: np.ndarray, counts: np.ndarray, random: np.random.RandomState) -> Iterator[np.ndarray]:
+    """The places of each class, class by class, in the order in which chance draws them."""
+    import numpy as np
+
+    for places in np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1]):
+        yield places[random.permutation(len(places))]
 
 
 def _largest_remainders(counts: np.ndarray, draws: int, random: np.random.RandomState) -> np.ndarray:
@@ -94,7 +129,15 @@ def _largest_remainders(counts: np.ndarray, draws: int, random: np.random.Random
 def _keep_one_of_each(kept: np.ndarray, counts: np.ndarray, held_out: int) -> None:
     """No card without training; validation gives it, and gets back from cards that have readings to spare."""
     kept[kept == 0] = 1
-    while counts.sum() - kept.sum() < held_out and kept.max() > 1:
-        kept[(kept / counts * (kept > 1)).argmax()] -= 1
+    missing = int(held_out - (counts.sum() - kept.sum()))
+    spare = [(-own / count, card) for card, (own, count) in enumerate(zip(kept, counts, strict=True)) if own > 1]
+    heapq.heapify(spare)
+    for _ in range(missing):  # from the card that keeps the largest share
+        if not spare:
+            break
+        card = heapq.heappop(spare)[1]
+        kept[card] -= 1
+        if kept[card] > 1:
+            heapq.heappush(spare, (-kept[card] / counts[card], card))
     if counts.sum() == kept.sum():  # a very small fraction: still one reading to validate with
         kept[(kept * (counts > 1)).argmax()] -= 1

@@ -10,6 +10,7 @@ import pandas as pd
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.console import decimal, pointed, say
 from cartas_mlflow.data.records import load_records
+from cartas_mlflow.data.splitting import sample_records
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.evaluation.confidence import METRICS, Interval, bootstrap
 from cartas_mlflow.evaluation.metrics import metric_signatures, score_texts
@@ -34,7 +35,9 @@ LEVEL = 0.95
 def evaluate(
     config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None, *, model: str | None = None
 ) -> dict[str, Interval]:
-    """Generate for every record of ``data.path`` and measure; the metrics with their intervals, by name.
+    """Generate for the records of ``data.path`` and measure; the metrics with their intervals, by name.
+
+    Of more than ``evaluation.max_records`` a sample is taken, the same one every time.
 
     Args:
         model: ``models:/…``, a run's id, or an adapter folder; None: the champion of ``registry.name``.
@@ -50,9 +53,12 @@ def evaluate(
     with open_run(config.tracking) as run:
         tuck_away(client, run.id, "evaluate", candidate.run_id)
         records = load_records(config.data)
-        columns = {field: [getattr(record, field) for record in records.rows] for field in (*RECORD_FIELDS, "texto")}
+        measured = sample_records(records.rows, config.evaluation.max_records, config.data.split_seed)
+        columns = {field: [getattr(record, field) for record in measured] for field in (*RECORD_FIELDS, "texto")}
         seen = _count_seen(candidates.trained_on(client, candidate), columns["texto"])
         say(f"Leituras: {len(records.rows)}, de {records.source}")
+        if len(measured) < len(records.rows):
+            say(f"Medidas: {len(measured)} delas, sorteadas com as cartas na proporção (evaluation.max_records)")
         if seen:
             say(f"⚠️ {seen} delas estavam no treino deste modelo: as métricas medem também memória.")
         texts = _write(candidate.open(config.serving.engine), columns, records.source)

@@ -167,12 +167,14 @@ def _terms(bench: Bench, space: Space) -> dict[str, str]:
         if (is_searchable(name) or name in {"early_stopping.metric", "training.seed", "evaluation.every_epochs"})
         and name not in varied
     }
-    sides = [[(record.id, record.texto) for record in side] for side in (data.split.train, data.split.validation)]
-    digest = hashlib.sha256(json.dumps(sides, ensure_ascii=False).encode()).hexdigest()[:12]
+    sides = [[(record.id, record.texto) for record in side] for side in (data.split.train, data.measured)]
+    digest = hashlib.sha256()
+    for part in json.JSONEncoder(ensure_ascii=False).iterencode(sides):
+        digest.update(part.encode())
     facts = {
         "search.metric": config.search.metric,
         "modelo base": f"{bench.base.location.name} ({bench.base.location.fingerprint()})",
-        "leituras": f"{len(data.split.train)} + {len(data.split.validation)} ({digest})",
+        "leituras": f"{len(data.split.train)} + {len(data.measured)} ({digest.hexdigest()[:12]})",
         **{f"espaço de {name}": where for name, where in space.described().items()},
         **settings,
     }

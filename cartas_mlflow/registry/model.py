@@ -22,6 +22,7 @@ from cartas_mlflow.modeling.hardware import inspect_hardware
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import COPY_AGAIN, load_adapter
 from cartas_mlflow.registry.batching import RequestBatcher
+from cartas_mlflow.registry.each_row import ERROR_COLUMN, answer_each
 from cartas_mlflow.registry.requests import PARAMETERS, Vocabulary, check_work, read_parameters, read_rows
 from cartas_mlflow.registry.server import make_refusals_clear
 from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings, ModelSettings, ServingSettings
@@ -129,12 +130,16 @@ class ReadingGenerator(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Generate readings: a table of prompts in, a table with the column ``texto`` out.
+        """Generate readings: a table of prompts in, a table with the column ``texto`` out; with the parameter
+        ``error_column`` as :func:`~cartas_mlflow.registry.each_row.answer_each`.
 
         Raises:
             RequestError: a row or a parameter that cannot be used, or more work than one request may ask for.
         """
-        return pd.DataFrame({"texto": self.write(pd.DataFrame(model_input), params, limits=self.serving)})
+        prompts = pd.DataFrame(model_input)
+        if params and params.get(ERROR_COLUMN):
+            return answer_each(self, prompts, params)
+        return pd.DataFrame({"texto": self.write(prompts, params, limits=self.serving)})
 
     def read(
         self, prompts: pd.DataFrame, params: Mapping[str, Any] | None, limits: ServingSettings | None
@@ -292,7 +297,7 @@ def reading_signature(served: ServedModel) -> ModelSignature:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     columns = [ColSpec("string", name, required=name in served.used_fields) for name in RECORD_FIELDS]
-    defaults = {**served.generation, "num_return_sequences": 1}
+    defaults = {**served.generation, "num_return_sequences": 1, ERROR_COLUMN: False}
     parameters = [ParamSpec(name, kind, defaults[name]) for name, (kind, _, _) in PARAMETERS.items()]
     return ModelSignature(
         inputs=Schema(columns), outputs=Schema([ColSpec("string", "texto")]), params=ParamSchema(parameters)

@@ -30,6 +30,7 @@ PARAMETERS: dict[str, tuple[str, float, float]] = {
     "no_repeat_ngram_size": ("integer", 0, 64),
     "seed": ("long", 0, 2**32 - 1),
     "num_return_sequences": ("integer", 1, 16),
+    "error_column": ("boolean", 0, 1),
 }
 """Parameter of the signature -> MLflow type, least and greatest value. A model's own default is always in range."""
 
@@ -148,6 +149,7 @@ def read_parameters(params: Mapping[str, Any] | None, defaults: GenerationSettin
         if name in PARAMETERS and value is not None
     }
     sequences = given.pop("num_return_sequences", 1)
+    given.pop("error_column", None)  # about the answer, not about the texts
     settings = defaults.model_copy(update=given)
     if settings.do_sample and settings.num_beams > 1:
         # Who asks for one of the two alone means it: the other is only the training's way.

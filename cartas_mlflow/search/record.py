@@ -54,7 +54,7 @@ def log_search(run: SearchRun, study: SharedStudy, space: Space, bench: Bench) -
             "model.fingerprint": location.fingerprint(),
             "data.path": config.data.path,
             "derived.train_records": len(bench.data.split.train),
-            "derived.validation_records": len(bench.data.split.validation),
+            "derived.validation_records": len(bench.data.measured),
             "search.storage": study.address.url.get_backend_name(),
         }
     )

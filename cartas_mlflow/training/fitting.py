@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import OutOfMemory
-from cartas_mlflow.evaluation.baselines import longest_copied_runs, look_up
+from cartas_mlflow.evaluation.baselines import Sources, look_up
 from cartas_mlflow.evaluation.metrics import score_texts
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
@@ -51,11 +51,11 @@ class Fit:
 
 def reading_score(data: PreparedData, copied_words: int) -> Score:
     """Generated validation texts -> metrics against the real ones, and how much they copy from the training texts."""
-    references = [record.texto for record in data.split.validation]
-    known = [record.texto for record in data.split.train]
+    references = [record.texto for record in data.measured]
+    known = Sources(record.texto for record in data.split.train)
 
     def score(texts: Sequence[str]) -> dict[str, float]:
-        runs = longest_copied_runs(texts, known)
+        runs = known.longest_runs(texts)
         copied = {
             "copied_share": sum(run >= copied_words for run in runs) / len(runs),
             "longest_copied_run": float(max(runs)),
@@ -67,8 +67,8 @@ def reading_score(data: PreparedData, copied_words: int) -> Score:
 
 def look_up_texts(data: PreparedData) -> list[str]:
     """For each validation prompt the best-matching training text."""
-    known = [(record.fields(), record.texto) for record in data.split.train]
-    return look_up([record.fields() for record in data.split.validation], known)
+    known = ((record.fields(), record.texto) for record in data.split.train)
+    return look_up([record.fields() for record in data.measured], known)
 
 
 def score_lookup(data: PreparedData, score: Score) -> dict[str, float]:
@@ -195,7 +195,7 @@ def fit(
 
 
 def _validation_set(setup: Setup) -> ValidationSet:
-    data, records = setup.data, setup.data.split.validation
+    data, records = setup.data, setup.data.measured
     return ValidationSet(
         data.prompts(records),
         setup.encoded.validation.dataset,

@@ -69,7 +69,7 @@ def judge_texts(setup: Setup, texts: Sequence[str], untuned: Sequence[str]) -> V
     """Hold the generated texts against the untuned base's and the looked-up ones."""
     settings = setup.config.registry
     rivals = {UNTUNED: untuned, LOOKUP: look_up_texts(setup.data)}
-    references = [record.texto for record in setup.data.split.validation]
+    references = [record.texto for record in setup.data.measured]
     return judge(texts, rivals, references, resamples=settings.resamples, seed=settings.seed)
 
 

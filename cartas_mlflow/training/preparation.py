@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,9 +14,9 @@ from cartas_mlflow.config import StandIn, stand_in
 from cartas_mlflow.console import say, say_box
 from cartas_mlflow.data.encoding import EncodedTexts, encode_texts, unknown_characters
 from cartas_mlflow.data.oddities import count_words, describe_oddities, listed
-from cartas_mlflow.data.prompts import make_prompt, prompt_template
+from cartas_mlflow.data.prompts import Prompts, prompt_template
 from cartas_mlflow.data.records import Record, Records, load_records
-from cartas_mlflow.data.splitting import Split, split_records
+from cartas_mlflow.data.splitting import Split, sample_records, split_records
 from cartas_mlflow.errors import BaseModelError, SettingError
 from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
@@ -55,14 +56,16 @@ class SettledBase:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """``template``: the prompt's text with its fields in braces."""
+    """``template``: the prompt's text with its fields in braces; ``measured``: the validation records that evaluations
+    ask for, all of them or a sample."""
 
     records: Records
     split: Split
     template: str
+    measured: tuple[Record, ...]
 
     def prompts(self, records: tuple[Record, ...]) -> list[str]:
-        return [make_prompt(self.template, record) for record in records]
+        return list(Prompts(self.template, records))
 
     def rivals(self, records: tuple[Record, ...]) -> list[list[str]]:
         """For each record its prompt with each other card of the table; empty if the prompts tell no cards apart."""
@@ -215,7 +218,13 @@ def split_data(config: ExperimentConfig, records: Records) -> PreparedData:
         say(f"⚠️ {one} inteira no treino, sem medida: {listed(split.single)}".replace("ficam inteira", "ficam inteiras"))
     if split.unseen:
         say(f"⚠️ Só na validação, porque todas as cartas têm uma leitura só: {listed(split.unseen)}")
-    data = PreparedData(records, split, template)
+    measured = sample_records(split.validation, config.evaluation.max_records, config.data.split_seed)
+    if len(measured) < len(split.validation):
+        say(
+            f"Leituras medidas em cada avaliação: {len(measured)}, sorteadas entre as {len(split.validation)} de "
+            "validação com as cartas na proporção (evaluation.max_records)"
+        )
+    data = PreparedData(records, split, template, measured)
     if config.early_stopping.metric == "prompt_fit" and not data.rivals(split.validation[:1]):
         raise SettingError(
             "prompt_fit mede se a leitura é mais provável com a sua carta do que com as outras, e aqui os pedidos não "
@@ -288,11 +297,11 @@ def encode_data(config: ExperimentConfig, base: LoadedBase, data: PreparedData) 
 def tokenize_data(
     config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, data: PreparedData
 ) -> tuple[EncodedTexts, EncodedTexts]:
-    """Training and validation side, and what their texts lost on the way."""
+    """The training side and what is measured of the other, and what their texts lost on the way."""
     sides = []
-    for records in (data.split.train, data.split.validation):
+    for records in (data.split.train, data.measured):
         texts = [record.texto for record in records]
-        sides.append(encode_texts(tokenizer, data.prompts(records), texts, config.data.max_length))
+        sides.append(encode_texts(tokenizer, Prompts(data.template, records), texts, config.data.max_length))
     train, validation = sides
     say(f"Tokenização concluída: {len(train)} treino, {len(validation)} validação")
     say(f"Tokens: até {train.longest[0]} no pedido e {train.longest[1]} na leitura (limite: {config.data.max_length})")
@@ -328,10 +337,21 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: tuple[int, i
 
 
 def _lost_characters(tokenizer: PreTrainedTokenizerBase, data: PreparedData) -> str:
-    texts = [" ".join((*record.fields(), record.texto)) for record in data.records.rows]
-    lost = unknown_characters(tokenizer, texts)
+    lost = unknown_characters(tokenizer, (text for _, text in _whole_texts(data.records)))
+    times: Counter[str] = Counter()
+    lines: dict[str, list[int]] = {character: [] for character in lost}
+    for line, text in _whole_texts(data.records):
+        for character in lost:
+            if character in text:
+                times[character] += text.count(character)
+                lines[character].append(line)
     return "; ".join(
-        f"{character} ×{sum(text.count(character) for text in texts)} "
-        f"(linha{'s' if len(rows) > 1 else ''} {listed([data.records.lines[row] for row in rows], 5)})"
-        for character, rows in lost.items()
+        f"{character} ×{times[character]} (linha{'s' if len(places) > 1 else ''} {listed(places, 5)})"
+        for character, places in lines.items()
     )
+
+
+def _whole_texts(records: Records) -> Iterator[tuple[int, str]]:
+    """(line, everything that stands in it)."""
+    for line, record in zip(records.lines, records.rows, strict=True):
+        yield line, " ".join((*record.fields(), record.texto))

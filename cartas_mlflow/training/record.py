@@ -59,7 +59,7 @@ def log_start(run: TrackedRun, session: Session, setup: Setup) -> Dataset:
 
 def log_data(run: TrackedRun, data: PreparedData) -> Dataset:
     """Both sides of the split as the run's inputs; gives the validation dataset as logged."""
-    sides = {"training": data.split.train, "validation": data.split.validation}
+    sides = {"training": data.split.train, "validation": data.measured}
     datasets = run.log_datasets(
         {side: _columns(records) for side, records in sides.items()}, data.records.source, "texto"
     )
@@ -84,11 +84,11 @@ def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name:
 
 
 def sample_columns(data: PreparedData, texts: Sequence[str]) -> dict[str, list[Any]]:
-    """``pedido``, ``gerado``, ``real``, chrf, rougeL, id and fields of each validation record.
+    """``pedido``, ``gerado``, ``real``, chrf, rougeL, id and fields of each validation record that is measured.
 
     MLflow's table view compares runs by the first column, and shows the second of each.
     """
-    records = data.split.validation
+    records = data.measured
     real = [record.texto for record in records]
     return {
         "pedido": [" · ".join(filter(None, record.fields())) for record in records],
@@ -232,7 +232,7 @@ def _derived_params(setup: Setup) -> dict[str, Any]:
         "derived.quantization": base.quantization.kind if base.quantization else "none",
         "derived.template": data.template,
         "derived.train_records": len(data.split.train),
-        "derived.validation_records": len(data.split.validation),
+        "derived.validation_records": len(data.measured),
         **{f"hardware.{name}": value for name, value in base.hardware.flat().items()},
     }
 
@@ -252,7 +252,7 @@ def _dataset_info(data: PreparedData) -> dict[str, Any]:
     return {
         "total_samples": len(data.records.rows),
         "train_samples": len(data.split.train),
-        "val_samples": len(data.split.validation),
+        "val_samples": len(data.measured),
         "unique_cartas": data.records.cards,
         "avg_text_length": round(data.records.mean_length, 1),
     }
@@ -295,9 +295,11 @@ def _say_result(session: Session, facts: ReportFacts) -> None:
 
 
 def split_table(data: PreparedData) -> str:
-    """The table of ids on each side, as CSV."""
+    """The table of ids on each side, as CSV; ``unmeasured``: held out, and not in the sample that is measured."""
     lines = ["id,reading,side"]
-    for side, records in (("train", data.split.train), ("validation", data.split.validation)):
+    measured = {record.id for record in data.measured}
+    unmeasured = [record for record in data.split.validation if record.id not in measured]
+    for side, records in (("train", data.split.train), ("validation", data.measured), ("unmeasured", unmeasured)):
         lines += [f"{record.id},{reading_id(record.texto)},{side}" for record in records]
     return "\n".join(lines) + "\n"
 

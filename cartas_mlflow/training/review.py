@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
-import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cartas_mlflow.console import duration, say
-from cartas_mlflow.data.duplicates import Pair, find_alike
+from cartas_mlflow.data.duplicates import MOST, Pair, find_alike
 from cartas_mlflow.data.encoding import EncodedTexts
 from cartas_mlflow.data.oddities import count_words, listed
 from cartas_mlflow.data.privacy import KINDS, find_personal_data
@@ -67,11 +68,11 @@ def review_contents(records: Records) -> None:
         if name in records.table.fields:
             shown = [f"{value} {count}" for value, count in counts.most_common()]
             say(f"Leituras por {title} ({len(counts)}): {listed(shown, SHOWN)}")
-    lengths = [len(row.texto) for row in records.rows]
-    shortest, longest = (end(range(len(lengths)), key=lengths.__getitem__) for end in (min, max))
+    lengths = np.fromiter((len(row.texto) for row in records.rows), np.int64, len(records.rows))
+    shortest, longest = int(lengths.argmin()), int(lengths.argmax())
     say(
         f"Caracteres por leitura: de {lengths[shortest]} (linha {records.lines[shortest]}) a {lengths[longest]} "
-        f"(linha {records.lines[longest]}), mediana {statistics.median(lengths):.0f}"
+        f"(linha {records.lines[longest]}), mediana {np.median(lengths):.0f}"
     )
     for advice in _advice(records):
         say(f"💡 {advice}")
@@ -82,10 +83,10 @@ def review_duplicates(records: Records, split: Split) -> None:
     """Texts that are alike, and which of them would stand on both sides of the split."""
     texts = [row.texto for row in records.rows]
     pairs = find_alike(texts)
-    sides = {row.id: "treino" for row in split.train} | {row.id: "validação" for row in split.validation}
+    measured = {row.id for row in split.validation}
     equal = [pair for pair in pairs if texts[pair.first] == texts[pair.second]]
     near = [pair for pair in pairs if texts[pair.first] != texts[pair.second]]
-    across = [pair for pair in pairs if len({sides[records.rows[place].id] for place in (pair.first, pair.second)}) > 1]
+    across = [p for p in pairs if (records.rows[p.first].id in measured) != (records.rows[p.second].id in measured)]
     for found, one, many in (
         (equal, "par de textos iguais", "pares de textos iguais"),
         (near, "par de textos quase iguais", "pares de textos quase iguais"),
@@ -97,18 +98,20 @@ def review_duplicates(records: Records, split: Split) -> None:
         say(
             f"⚠️ {many} dos dois lados da divisão, e a medida seria em parte memória: {listed(_places(records, across))}"
         )
+    if len(pairs) >= MOST:
+        say(f"   A procura parou em {len(pairs)} pares")
     if not pairs:
         say("Textos iguais ou quase iguais: nenhum")
 
 
 def review_tokens(config: ExperimentConfig, train: EncodedTexts, validation: EncodedTexts) -> None:
     """Tokens of the texts against the limit."""
-    lengths = [len(ids) for side in (train, validation) for ids in side.columns["labels"]]
+    lengths = np.concatenate([side.lengths[1] for side in (train, validation)])
     say(
-        f"Tokens por leitura: de {min(lengths)} a {max(lengths)}, mediana {statistics.median(lengths):.0f} "
+        f"Tokens por leitura: de {lengths.min()} a {lengths.max()}, mediana {np.median(lengths):.0f} "
         f"(limite data.max_length: {config.data.max_length}; a geração escreve até {config.generation.max_new_tokens})"
     )
-    long = sum(length - 1 > config.generation.max_new_tokens for length in lengths)
+    long = int((lengths - 1 > config.generation.max_new_tokens).sum())
     if long:
         more = count_words(long, "leitura é mais longa", "leituras são mais longas")
         say(f"⚠️ {more} do que a geração escreve: aumente generation.max_new_tokens")
@@ -167,15 +170,16 @@ def _advice(records: Records) -> Iterator[str]:
 
 
 def _review_personal_data(records: Records) -> None:
-    found = find_personal_data(
-        (line, " ".join((*row.fields(), row.texto))) for line, row in zip(records.lines, records.rows, strict=True)
-    )
-    for kind in KINDS:
-        own = [data for data in found if data.kind == kind]
-        if own:
-            shown = [f"linha {data.line}: {data.hint}" for data in own]
-            say(f"⚠️ Dados pessoais (LGPD), {kind} ×{len(own)}: {listed(shown)}; retire-os: o modelo pode repeti-los")
-    if not found:
+    found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    texts = (" ".join((*row.fields(), row.texto)) for row in records.rows)
+    for data in find_personal_data(zip(records.lines, texts, strict=True)):
+        found[data.kind].append(f"linha {data.line}: {data.hint}")
+    for kind, places in found.items():
+        if places:
+            say(
+                f"⚠️ Dados pessoais (LGPD), {kind} ×{len(places)}: {listed(places)}; retire-os: o modelo pode repeti-los"
+            )
+    if not any(found.values()):
         say("Dados pessoais (e-mail, telefone, CPF, CNPJ): nenhum encontrado")
 
 
@@ -184,8 +188,8 @@ def _places(records: Records, pairs: Sequence[Pair]) -> list[str]:
 
 
 def _sizes(side: EncodedTexts) -> tuple[int, float, float]:
-    prompts, texts = side.columns["input_ids"], side.columns["labels"]
-    return len(texts), statistics.fmean(map(len, prompts)), statistics.fmean(map(len, texts))
+    prompts, texts = side.lengths
+    return len(side), float(prompts.mean()), float(texts.mean())
 
 
 def _rounded(seconds: float) -> float:

@@ -38,3 +38,19 @@ def test_a_large_table_is_compared_with_its_neighbours(monkeypatch: pytest.Monke
     monkeypatch.setattr(duplicates, "_ALL_PAIRS", 100)
     assert {(10, 250), (20, 260)} <= {(pair.first, pair.second) for pair in find_alike(texts)}
     assert {(pair.first, pair.second) for pair in find_alike(texts)} <= {(pair.first, pair.second) for pair in whole}
+
+
+def test_equal_texts_of_a_large_table_make_a_pair_with_the_first_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_ALL_PAIRS", 3)
+    texts = [TEXT, "Outra coisa.", TEXT.upper(), TEXT, TEXT.replace("mãe", "avó")]
+    assert [(pair.first, pair.second, pair.similarity >= 100) for pair in find_alike(texts)] == [
+        (0, 2, True),
+        (0, 3, True),
+        (0, 4, False),
+    ]
+
+
+def test_the_search_ends_with_so_many_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_ALL_PAIRS", 3)
+    monkeypatch.setattr(duplicates, "MOST", 5)
+    assert len(find_alike([TEXT] * 50)) == 5

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from cartas_mlflow.data import encoding
 from cartas_mlflow.data.encoding import encode_texts
 from cartas_mlflow.data.prompts import make_prompt, prompt_template
 from cartas_mlflow.data.records import load_records
+from cartas_mlflow.data.tokens import Tokens
+from cartas_mlflow.errors import DataError
 from cartas_mlflow.settings import DataSettings
 
 PROMPTS = ["Interprete a carta O Sol:", "Leia:"]
@@ -59,3 +62,72 @@ def test_the_bundled_table_fits_the_default_limit(tokenizer: PreTrainedTokenizer
     prompts = [make_prompt(prompt_template(settings), row) for row in rows]
     encoded = encode_texts(tokenizer, prompts, [row.texto for row in rows], settings.max_length)
     assert (len(encoded.dataset), encoded.truncated, encoded.unknown) == (462, 0, 0)
+
+
+def test_ids_put_together_from_words_are_the_tokenizers(tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = [row.texto for row in load_records(DataSettings()).rows[:100]]
+    texts += [
+        "</s> não acaba",
+        "um<extra_id_0>dois",
+        "a _b_",
+        "  dois   espaços ",
+        "",
+        "cafe\u0301 \u0301",
+        "½ ª … ﬁm 漢",
+    ]
+    assert Tokens(tokenizer)(texts) == tokenizer(texts)["input_ids"]
+    assert Tokens(tokenizer)([]) == []
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Two texts are many; the folder where they go."""
+    import datasets
+
+    monkeypatch.setattr(encoding, "LARGE", 2)
+    monkeypatch.setattr(encoding, "_CHUNK", 1)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    return tmp_path / "cartas_mlflow"
+
+
+def test_many_texts_go_into_a_file_that_says_the_same(
+    tokenizer: PreTrainedTokenizerBase, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["字 e 漢", *TARGETS[1:]]
+    large = encode_texts(tokenizer, PROMPTS, texts, 8)
+    monkeypatch.setattr(encoding, "LARGE", 3)
+    small = encode_texts(tokenizer, PROMPTS, texts, 8)
+    assert (large.file, small.file) == (next(few.iterdir()), None)
+    assert large.dataset[:] == small.dataset[:]
+    for encoded in (large, small):
+        assert (len(encoded), encoded.longest, encoded.truncated, encoded.unknown) == (2, (8, 8), 2, 2)
+
+
+def test_the_second_time_nothing_is_tokenised(
+    tokenizer: PreTrainedTokenizerBase, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = encode_texts(tokenizer, PROMPTS, TARGETS, 450)
+    tokenizer(PROMPTS, truncation=True, max_length=4)  # leaves its mark in the tokenizer's state
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding, "Tokens", None)
+        assert encode_texts(tokenizer, PROMPTS, TARGETS, 450).dataset[:] == first.dataset[:]
+    for prompts, targets, limit in (
+        (PROMPTS, TARGETS, 449),
+        (PROMPTS[::-1], TARGETS, 450),
+        (PROMPTS, TARGETS[::-1], 450),
+    ):
+        assert encode_texts(tokenizer, prompts, targets, limit).file != first.file
+
+
+def test_a_file_that_is_not_whole_is_made_again(tokenizer: PreTrainedTokenizerBase, few: Path) -> None:
+    first = encode_texts(tokenizer, PROMPTS, TARGETS, 450)
+    rows = first.dataset[:]
+    few.joinpath(first.file.name).write_bytes(first.file.read_bytes()[:700])
+    assert encode_texts(tokenizer, PROMPTS, TARGETS, 450).dataset[:] == rows
+    assert [file.suffix for file in few.iterdir()] == [".arrow"]
+
+
+def test_a_cache_that_cannot_be_written_is_told(tokenizer: PreTrainedTokenizerBase, few: Path) -> None:
+    few.write_text("no folder")
+    with pytest.raises(DataError, match="HF_DATASETS_CACHE"):
+        encode_texts(tokenizer, PROMPTS, TARGETS, 450)

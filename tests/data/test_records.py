@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from cartas_mlflow.config import load_config
+from cartas_mlflow.data import text_tables
 from cartas_mlflow.data.records import Record, load_records, make_record
-from cartas_mlflow.data.splitting import split_records
+from cartas_mlflow.data.splitting import sample_records, split_records
 from cartas_mlflow.errors import DataError
 from cartas_mlflow.settings import DataSettings
 
@@ -208,3 +209,28 @@ def test_one_word_in_several_spellings_is_one_word_and_told(tmp_path: Path) -> N
     records = load_records(write(tmp_path / "t.csv", *(reading(card, f"{n}") for n, card in enumerate(cards))))
     assert cards_of(records.rows) == {"O Sol": 4, "A Lua": 1, "A Força": 2}
     assert records.spellings == {"carta": {"o sol": "O Sol", "O SOL.": "O Sol", "A Forca": "A Força"}}
+
+
+def test_a_sample_has_every_card_in_proportion_and_is_the_same_every_time() -> None:
+    records = load_records(DataSettings()).rows
+    sample = sample_records(records, 66, 42)
+    assert set(Counter(record.carta for record in sample).values()) == {3}
+    assert [record for record in records if record in sample] == list(sample)
+    assert sample_records(records, 66, 42) == sample
+    assert sample_records(records, 66, 43) != sample
+    assert sample_records(records, 462, 42) == records
+
+
+def test_a_csv_is_read_a_piece_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [reading("O Sol", f"Leitura número {number}, à noite.") for number in range(30)]
+    for encoding in ("utf-8-sig", "utf-16", "cp1252"):
+        settings = write(tmp_path / "t.csv", *rows)
+        text = (tmp_path / "t.csv").read_text(encoding="utf-8")
+        (tmp_path / "t.csv").write_bytes(text.replace("\n", "\r\n").encode(encoding))
+        whole = load_records(settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(text_tables, "PIECE", 64)
+            pieces = load_records(settings)
+        assert (pieces.rows, pieces.lines) == (whole.rows, whole.lines)
+        assert pieces.table.dialect == whole.table.dialect
+        assert pieces.table.dialect.line_end == "\r\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from cartas_mlflow.training.preparation import (
     settle_base,
     split_data,
 )
+from cartas_mlflow.training.record import split_table
 
 
 def write_table(path: Path, rows: list[tuple[str, ...]]) -> Path:
@@ -136,3 +138,16 @@ def test_the_machine_and_what_was_chosen_for_it_are_told(loaded_base: LoadedBase
         f"Modelo carregado: {loaded_base.location.name} (sem quantização, float32: sem ela o modelo ocupa 0.0 GB, "
         "menos de um quarto dos "
     )
+
+
+def test_of_many_validation_records_a_sample_is_measured_and_a_line_says_so(small_table: Path, said: list[str]) -> None:
+    whole, data = prepared(small_table), prepared(small_table, **{"evaluation.max_records": "4"})
+    assert (whole.measured, data.split) == (whole.split.validation, whole.split)
+    assert len(data.measured) == 4 and set(data.measured) < set(data.split.validation)
+    assert [line for line in said if "evaluation.max_records" in line] == [
+        "Leituras medidas em cada avaliação: 4, sorteadas entre as 7 de validação com as cartas na proporção "
+        "(evaluation.max_records)"
+    ]
+    sides = [line.rsplit(",", 1)[1] for line in split_table(data).splitlines()[1:]]
+    assert Counter(sides) == {"train": 35, "validation": 4, "unmeasured": 3}
+    assert "unmeasured" not in split_table(whole)
