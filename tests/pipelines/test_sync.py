@@ -178,6 +178,6 @@ def test_a_killed_training_goes_on_and_its_series_are_those_of_one_that_was_not(
 
 def _has_step(folder: Path, step: int) -> bool:
     return any(
-        '["loss", ' in (text := file.read_text(encoding="utf-8")) and f", {step}]" in text
+        '["train/loss", ' in (text := file.read_text(encoding="utf-8")) and f", {step}]" in text
         for file in folder.glob("results/*/journal/entries.jsonl")
     )
