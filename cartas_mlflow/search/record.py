@@ -25,6 +25,7 @@ from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.report import METRIC_TITLES
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
+from cartas_mlflow.tracking.telling import JOURNAL_TAG
 from cartas_mlflow.training import fitting
 from cartas_mlflow.training import record as training_record
 
@@ -131,7 +132,7 @@ def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folde
             {
                 OUTCOME_TAG: "finished",
                 "best.trial": best.number,
-                "best.run": facts_of(best)["run"],
+                "best.run": _run_of(best, tracked),
                 **{f"best.{name}": value for name, value in values_of(best, space).items()},
             }
         )
@@ -195,7 +196,7 @@ def _log_best_adapter(
     """The best trial's adapter as the study's own, evaluated as it is served; gives its metrics."""
     import mlflow.artifacts
 
-    run_id = facts_of(best)["run"]
+    run_id = _run_of(best, run)
     adapter = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="adapter", dst_path=str(folder)))
     served = open_folder(adapter)
     with hushed(), bench.set_up(config) as setup:
@@ -221,6 +222,15 @@ def _log_best_adapter(
     )
     run.log_model(model, adapter, metrics, validation)
     return final.metrics
+
+
+def _run_of(trial: FrozenTrial, study_run: TrackedRun) -> str:
+    """The run of a trial. MLflow may have been away as long as the trial went on, which then knew its journal's id."""
+    from mlflow import MlflowClient
+
+    told = facts_of(trial)["run"]
+    found = MlflowClient().search_runs([study_run.experiment_id], f"tags.`{JOURNAL_TAG}` = '{told}'", max_results=1)
+    return found[0].info.run_id if found else told
 
 
 def _description(study: SharedStudy, best: FrozenTrial, final: Mapping[str, float], space: Space) -> str:
