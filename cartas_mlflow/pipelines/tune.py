@@ -27,7 +27,7 @@ from cartas_mlflow.search.space import Space, is_searchable
 from cartas_mlflow.search.space_file import SEARCH_CONFIG, load_search, read_space
 from cartas_mlflow.search.storage import find_storage
 from cartas_mlflow.search.study import SharedStudy, facts_of
-from cartas_mlflow.search.trial import Bench, try_settings
+from cartas_mlflow.search.trial import Bench, deliver_leftovers, try_settings
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.failures import failures_told, lost_connection, reason_of
 from cartas_mlflow.tracking.run import STUDY_TAG
@@ -97,6 +97,7 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
             say("⏳ Tempo esgotado neste processo; outros seguem no estudo.")
         else:
             say("6. Reunindo os resultados...")
+            deliver_leftovers(folder)
             record.close_study(study, run, space, bench, folder, with_model=with_model)
             if config.registry.register_model and with_model:
                 say("7. Registrando o melhor adaptador e comparando com o campeão...")

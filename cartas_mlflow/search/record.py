@@ -27,6 +27,7 @@ from cartas_mlflow.tracking import metric_names
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.report import LINE, METRIC_TITLES
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun, param_text
+from cartas_mlflow.tracking.telling import JOURNAL_TAG
 from cartas_mlflow.training import fitting
 from cartas_mlflow.training import record as training_record
 
@@ -137,7 +138,7 @@ def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folde
             {
                 OUTCOME_TAG: "finished",
                 "best.trial": best.number,
-                "best.run": facts_of(best)["run"],
+                "best.run": _run_of(best, tracked),
                 **{f"best.{name}": value for name, value in values.items()},
             }
         )
@@ -202,7 +203,7 @@ def _log_best_adapter(
     """The best trial's adapter as the study's own, evaluated as it is served; gives its metrics and the base's."""
     import mlflow.artifacts
 
-    run_id = facts_of(best)["run"]
+    run_id = _run_of(best, run)
     adapter = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="adapter", dst_path=str(folder)))
     served = open_folder(adapter)
     with hushed(), bench.set_up(config) as setup:
@@ -229,6 +230,15 @@ def _log_best_adapter(
     )
     run.log_model(model, adapter, metrics, validation)
     return final.metrics, untuned
+
+
+def _run_of(trial: FrozenTrial, study_run: TrackedRun) -> str:
+    """The run of a trial. MLflow may have been away as long as the trial went on, which then knew its journal's id."""
+    from mlflow import MlflowClient
+
+    told = facts_of(trial)["run"]
+    found = MlflowClient().search_runs([study_run.experiment_id], f"tags.`{JOURNAL_TAG}` = '{told}'", max_results=1)
+    return found[0].info.run_id if found else told
 
 
 def _description(

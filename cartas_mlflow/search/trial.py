@@ -24,7 +24,7 @@ from cartas_mlflow.modeling.validation import Evaluation
 from cartas_mlflow.search.pruning import Pruning
 from cartas_mlflow.search.study import Claimed
 from cartas_mlflow.settings import ExperimentConfig
-from cartas_mlflow.tracking.leftovers import is_delivered, told_run
+from cartas_mlflow.tracking.leftovers import is_delivered, run_folders, send, told_run
 from cartas_mlflow.tracking.metric_names import EVALUATED, TRIAL_VALUE
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.run import OUTCOME_TAG, STATE_TAG, TrackedRun
@@ -176,6 +176,18 @@ def _train(bench: Bench, run: TrackedRun, session: Session, setup: Setup, prunin
     training_record.log_result(run, session, setup, result, final, baselines, validation, with_model=False)
     run.set_tags({STATE_TAG: "complete"})
     return final
+
+
+def deliver_leftovers(folder: Path) -> None:
+    """Deliver what trials of this process left undelivered, so that the best one can be fetched.
+
+    Raises:
+        TrackingError: MLflow is still away.
+    """
+    for left in run_folders(folder):
+        if left != folder and not is_delivered(left):
+            send(left, None)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from cartas_mlflow.errors import RunInterrupted, TrackingError, Undelivered, fir
 from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking.courier import Courier
 from cartas_mlflow.tracking.delivery import Delivery
-from cartas_mlflow.tracking.failures import failures_told, is_passing, reason_of, store_name
+from cartas_mlflow.tracking.failures import cause_of, failures_told, is_passing, reason_of, store_name
 from cartas_mlflow.tracking.journal import FOLDER, Journal
 from cartas_mlflow.tracking.leftovers import held
 from cartas_mlflow.tracking.machine import machine_watched
@@ -275,9 +275,10 @@ def _what_is_left(run: TrackedRun, courier: Courier | None) -> str:
         return (
             f"Nada foi enviado ao MLflow (tracking.offline=true); está em {run.journal.root}. Para entregar: {command}"
         )
-    problem = courier.problem or next(iter(courier.delivery.refusals), "")
+    refused = courier.delivery.refusals[:1] or ["não houve tempo"]
+    problem = refused[0].rstrip(".") if courier.problem is None else cause_of(courier.problem)
     return (
-        f"{store_name()} não recebeu tudo ({first_line(problem).rstrip('.')}). Nada se perdeu: está tudo em "
+        f"{store_name()} não recebeu tudo ({problem}). Nada se perdeu: está tudo em "
         f"{run.journal.root}. Para entregar: {command}"
     )
 
