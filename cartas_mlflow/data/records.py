@@ -34,7 +34,7 @@ class Record:
 
     def fields(self) -> tuple[str, ...]:
         """(carta, evento, secao, tema)."""
-        return tuple(getattr(self, name) for name in RECORD_FIELDS)
+        return self.carta, self.evento, self.secao, self.tema
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import posixpath
 import re
 import subprocess
 import sys
+import tempfile
+import weakref
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO
 from xml.etree import ElementTree
 
-from cartas_mlflow.data.cells import cell_text
-from cartas_mlflow.data.grids import FORMULA, KINDS, Grid, damaged, locked
-from cartas_mlflow.data.unfolding import LOCKED
+from cartas_mlflow.data.grids import FORMULA, KINDS, PIECE, Grid, Row, Rows, damaged, holds_text, locked
+from cartas_mlflow.data.unfolding import INDEX_SIZE, LOCKED
 from cartas_mlflow.errors import DataError
 
 SPARSE = 20
@@ -39,6 +42,7 @@ _BROKEN = (
 """RuntimeError: a part with a password, or packed in a way that zipfile does not know."""
 _WORKBOOK_PARTS = ("xl/", "content.xml", "mimetype", "[Content_Types]")
 _CELL = re.compile(rb'<(?:\w+:)?c [^>]*?r="([A-Z]{1,3})(\d{1,7})"')
+_FORMULA = re.compile(rb"<(?:\w+:)?f[ >/]")
 _ZIP_DOCUMENTS = {
     "word/document.xml": "é um documento do Word",
     "ppt/presentation.xml": "é uma apresentação",
@@ -50,10 +54,41 @@ _ZIP_DOCUMENTS = {
 
 @dataclass(frozen=True)
 class _Part:
-    """One sheet of an xlsx: the name of its part in the archive, and its XML."""
+    """The XML of one sheet of an xlsx: its name in the archive, cells, and the last ones' row and column (from 1)."""
 
     name: str
-    content: bytes
+    cells: int
+    last: tuple[int, int]
+    defects: bool
+    """Whether it has errors or formulas."""
+
+
+class _Unfolded:
+    """What :mod:`~cartas_mlflow.data.unfolding` wrote: a temporary file, as long as somebody may read its rows."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        program = [sys.executable, "-P", str(Path(__file__).with_name("unfolding.py"))]
+        done = subprocess.run(program, input=content, stdout=self._file, stderr=subprocess.DEVNULL, check=False)
+        if done.returncode == LOCKED:
+            raise locked(path)
+        if done.returncode != 0:
+            raise damaged(path)
+        self._file.seek(-INDEX_SIZE, os.SEEK_END)
+        self._file.seek(int.from_bytes(self._file.read(INDEX_SIZE), "big"))
+        self.sheets: list[tuple[str, bool, int]] = pickle.load(self._file)
+        """(name, hidden, place of its rows)."""
+
+    def rows(self, place: int) -> Iterator[Row]:
+        """The rows of a sheet; others may be read in between."""
+        while True:
+            self._file.seek(place)
+            chunk = pickle.load(self._file)
+            if chunk is None:
+                return
+            place = self._file.tell()
+            yield from (row for row in chunk if holds_text(row[1]))
 
 
 def read_workbook(path: Path, content: bytes) -> list[Grid]:
@@ -68,34 +103,12 @@ def read_workbook(path: Path, content: bytes) -> list[Grid]:
 
         return read_opendocument(path, content)
     parts = _sheet_parts(content)
-    content, parts = _without_stray_cells(content, parts)
+    content = _without_stray_cells(content, parts.values())
+    unfolded = _Unfolded(path, content)
     return [
-        _grid(name, hidden, rows, merged, _defects(parts.get(name)))
-        for name, hidden, rows, merged in _unfold(path, content)
+        Grid(Rows(partial(unfolded.rows, place)), name, hidden, defects=_defects(content, parts.get(name)))
+        for name, hidden, place in unfolded.sheets
     ]
-
-
-def _unfold(path: Path, content: bytes) -> list[tuple[str, bool, list[list[Any]], list[Any]]]:
-    """See :mod:`~cartas_mlflow.data.unfolding`, which runs in a process that may end as it likes."""
-    program = [sys.executable, "-P", str(Path(__file__).with_name("unfolding.py"))]
-    done = subprocess.run(program, input=content, capture_output=True, check=False)
-    if done.returncode == LOCKED:
-        raise locked(path)
-    if done.returncode != 0:
-        raise damaged(path)
-    return pickle.loads(done.stdout)
-
-
-def _grid(
-    name: str, hidden: bool, rows: list[list[Any]], merged: Sequence[Any], defects: Mapping[tuple[int, int], str]
-) -> Grid:
-    for (top, left), (bottom, _) in merged:
-        # Downwards only: a title merged over the columns is one cell, not a value of each of them.
-        for line in range(top + 1, min(bottom + 1, len(rows))):
-            if left < len(rows[line]) and rows[line][left] in ("", None):
-                rows[line][left] = rows[top][left]
-    kept = [(line, cells) for line, cells in enumerate(rows, start=1) if any(cell_text(c).strip() for c in cells)]
-    return Grid(kept, name, hidden, defects=defects)
 
 
 def _refuse_other_documents(path: Path, content: bytes) -> None:
@@ -129,33 +142,46 @@ def _sheet_parts(content: bytes) -> dict[str, _Part]:
                 if _tag(sheet) == "sheet" and target:
                     name = target.lstrip("/") if target.startswith("/") else posixpath.normpath(f"xl/{target}")
                     if name in archive.namelist():
-                        parts[sheet.get("name", "")] = _Part(name, archive.read(name))
+                        parts[sheet.get("name", "")] = _look_through(archive, name)
             return parts
     except _BROKEN:
         return {}
 
 
-def _without_stray_cells(content: bytes, parts: dict[str, _Part]) -> tuple[bytes, dict[str, _Part]]:
+def _look_through(archive: zipfile.ZipFile, name: str) -> _Part:
+    cells, last_row, last_column, defects, rest = 0, 0, b"", False, b""
+    with archive.open(name) as file:
+        for piece in iter(lambda: file.read(PIECE), b""):
+            text = rest + piece
+            end = max(text.rfind(b"<"), 0)  # a tag that goes on in the next piece is looked at there
+            text, rest = text[:end], text[end:]
+            found = _CELL.findall(text)
+            cells += len(found)
+            last_row = max(last_row, max((int(row) for _, row in found), default=0))
+            last_column = max(last_column, *(letters for letters, _ in found), key=_column) if found else last_column
+            defects = defects or b't="e"' in text or _FORMULA.search(text) is not None
+    return _Part(name, cells, (last_row, _column(last_column)), defects)
+
+
+def _without_stray_cells(content: bytes, parts: Iterable[_Part]) -> bytes:
     """The same file without cells that stand so far from the others that reading up to them would fill the memory."""
-    changed: dict[str, _Part] = {}
-    for sheet, part in parts.items():
-        places = [(int(row), _column(letters)) for letters, row in _CELL.findall(part.content)]
-        if max((r for r, _ in places), default=0) * max((c for _, c in places), default=0) <= max(
-            SMALL, SPARSE * len(places)
-        ):
-            continue
-        rows, columns = Counter(r for r, _ in places), Counter(c for _, c in places)
-        last_row = max((r for r, n in rows.items() if n > 1), default=min(rows))
-        last_column = max((c for c, n in columns.items() if n > 1), default=min(columns))
-        changed[sheet] = _Part(part.name, _cut(part.content, last_row, last_column))
-    if not changed:
-        return content, parts
-    stream = io.BytesIO()
-    new = {part.name: part.content for part in changed.values()}
+    stray = [part for part in parts if part.last[0] * part.last[1] > max(SMALL, SPARSE * part.cells)]
+    if not stray:
+        return content
+    stream, names = io.BytesIO(), {part.name for part in stray}
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as target:
         for name in source.namelist():
-            target.writestr(name, new[name] if name in new else source.read(name))
-    return stream.getvalue(), parts | changed
+            sheet = source.read(name)
+            target.writestr(name, _without_far_cells(sheet) if name in names else sheet)
+    return stream.getvalue()
+
+
+def _without_far_cells(sheet: bytes) -> bytes:
+    places = [(int(row), _column(letters)) for letters, row in _CELL.findall(sheet)]
+    rows, columns = Counter(r for r, _ in places), Counter(c for _, c in places)
+    last_row = max((r for r, n in rows.items() if n > 1), default=min(rows))
+    last_column = max((c for c, n in columns.items() if n > 1), default=min(columns))
+    return _cut(sheet, last_row, last_column)
 
 
 def _cut(content: bytes, last_row: int, last_column: int) -> bytes:
@@ -170,26 +196,27 @@ def _cut(content: bytes, last_row: int, last_column: int) -> bytes:
     return ElementTree.tostring(tree)
 
 
-def _defects(part: _Part | None) -> dict[tuple[int, int], str]:
+def _defects(content: bytes, part: _Part | None) -> dict[tuple[int, int], str]:
     """(line, place) -> the error that a cell shows, or that it is a formula nobody has computed."""
-    if part is None or not (b't="e"' in part.content or re.search(rb"<(?:\w+:)?f[ >/]", part.content)):
+    if part is None or not part.defects:
         return {}
     found: dict[tuple[int, int], str] = {}
-    for cell in _cells(part.content):
-        place = _place(cell)
-        if place is None:
-            continue
-        value = next((child.text for child in cell if _tag(child) == "v"), None)
-        key = place[0], place[1] - 1
-        if cell.get("t") == "e":
-            found[key] = value or "#N/A"
-        elif value is None and any(_tag(child) == "f" for child in cell):
-            found[key] = FORMULA
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(part.name) as file:
+        for cell in _cells(file):
+            place = _place(cell)
+            if place is None:
+                continue
+            value = next((child.text for child in cell if _tag(child) == "v"), None)
+            key = place[0], place[1] - 1
+            if cell.get("t") == "e":
+                found[key] = value or "#N/A"
+            elif value is None and any(_tag(child) == "f" for child in cell):
+                found[key] = FORMULA
     return found
 
 
-def _cells(content: bytes) -> Iterator[ElementTree.Element]:
-    for _, element in ElementTree.iterparse(io.BytesIO(content)):
+def _cells(sheet: IO[bytes]) -> Iterator[ElementTree.Element]:
+    for _, element in ElementTree.iterparse(sheet):
         if _tag(element) == "c":
             yield element
         elif _tag(element) == "row":

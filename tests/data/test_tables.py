@@ -239,3 +239,15 @@ def test_text_in_capitals_with_an_angle_quote_is_not_taken_for_utf8(tmp_path: Pa
     path = tmp_path / "t.csv"
     path.write_bytes("carta;texto\nO Sol;«AMANHû é outro dia, não é?\n".encode("cp1252"))
     assert read_table(path).rows[0][1]["texto"] == "«AMANHû é outro dia, não é?"
+
+
+def test_a_long_sheet_is_read_whole_its_merged_cells_too(tmp_path: Path) -> None:
+    book = Workbook()
+    for line in range(1, 12_002):
+        book.active.append(["carta", "texto"] if line == 1 else [None, f"leitura {line}"])
+    book.active["A2"] = "O Sol"
+    book.active.merge_cells("A2:A12001")
+    book.save(tmp_path / "t.xlsx")
+    rows = read_table(tmp_path / "t.xlsx").rows
+    assert [line for line, _ in rows] == list(range(2, 12_002))
+    assert all(cells == {"carta": "O Sol", "texto": f"leitura {line}"} for line, cells in rows)

@@ -109,6 +109,23 @@ def test_predict_takes_a_list_of_rows_too(logged: str, evaluated: pd.DataFrame) 
     assert list(mlflow.pyfunc.load_model(logged).predict(rows)["texto"]) == list(evaluated["gerado"][:2])
 
 
+def test_with_an_error_column_every_other_row_is_answered(logged: str, evaluated: pd.DataFrame) -> None:
+    model, asked = mlflow.pyfunc.load_model(logged), evaluated[FIELDS][:4].reset_index(drop=True)
+    asked.loc[1, "carta"], asked.loc[2, "tema"] = "O Sou", ""
+    answer = model.predict(asked, params={"error_column": True})
+    assert list(answer["texto"]) == [evaluated["gerado"][0], "", "", evaluated["gerado"][3]]
+    assert [error.split(";")[0] for error in answer["erro"]] == [
+        "",
+        "este modelo não conhece a carta 'O Sou'",
+        "o campo tema está vazio",
+        "",
+    ]
+    none = model.predict(asked[1:3], params={"error_column": True})
+    assert list(none["texto"]) == ["", ""]
+    with pytest.raises(RequestError, match="retire num_return_sequences"):
+        model.predict(asked, params={"error_column": True, "num_return_sequences": 2, "num_beams": 2})
+
+
 def test_several_readings_stand_together_best_first(generator: ReadingGenerator, evaluated: pd.DataFrame) -> None:
     prompts = evaluated[FIELDS][:3]
     both = generator.write(prompts, {"num_beams": 4, "num_return_sequences": 2})
@@ -218,6 +235,7 @@ def test_the_signatures_defaults_are_the_trainings_decoding() -> None:
         "no_repeat_ngram_size": ("integer", 0),
         "seed": ("long", 7),
         "num_return_sequences": ("integer", 1),
+        "error_column": ("boolean", False),
     }
 
 
