@@ -232,7 +232,7 @@ def test_the_signatures_defaults_are_the_trainings_decoding() -> None:
         "do_sample": ("boolean", False),
         "temperature": ("double", 1.0),
         "top_p": ("double", 1.0),
-        "no_repeat_ngram_size": ("integer", 0),
+        "no_repeat_ngram_size": ("integer", 3),
         "seed": ("long", 7),
         "num_return_sequences": ("integer", 1),
         "error_column": ("boolean", False),
