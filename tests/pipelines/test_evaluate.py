@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from trainings import Trainings
 
 from cartas_mlflow.cli import main
+from cartas_mlflow.console import pointed
 from cartas_mlflow.errors import DataError, RegistryError
 from cartas_mlflow.evaluation.metrics import METRIC_NAMES
 from cartas_mlflow.pipelines.evaluate import evaluate
@@ -92,7 +93,7 @@ def test_the_run_says_what_was_measured(trainings: Trainings, settings: dict[str
     assert run.data.tags["metric.chrf"].startswith("nrefs:1|case:lc")
     line = f"chrF: {shown(chrf.value)} ({shown(chrf.low)} a {shown(chrf.high)})"
     assert f"- {line}" in run.data.tags["mlflow.note.content"]
-    assert f"📊 {line}" in said
+    assert f"📊 {pointed(line)}" in said
 
 
 def test_the_figures_are_linked_to_the_model_and_the_dataset(trainings: Trainings, settings: dict[str, Any]) -> None:

@@ -298,7 +298,8 @@ def test_the_output_speaks_the_tables_dialect(
     content = Path("saida.csv").read_bytes()
     assert content.startswith(start)
     decoded = content.decode(encoding)
-    assert decoded == f"{delimiter.join([*lines[0], 'texto'])}{end}{delimiter.join([*lines[1], text])}{end}"
+    quoted = f'"{text}"' if delimiter in text else text
+    assert decoded == f"{delimiter.join([*lines[0], 'texto'])}{end}{delimiter.join([*lines[1], quoted])}{end}"
 
 
 def test_a_text_that_the_tables_encoding_cannot_hold_is_written_in_utf8(tmp_path: Path) -> None:
