@@ -27,6 +27,7 @@ from cartas_mlflow.pretraining import phases as pretraining_phases
 
 ESSAYS = sorted((PROJECT_ROOT / "data" / "arcanos").glob("*.md"))
 SMALL = {
+    "pretrain.precision": "float32",  # which a busy machine may find now the faster one, now not
     "pretrain.vocabulary": "1000",
     "pretrain.shape.d_model": "64",
     "pretrain.shape.d_ff": "64",
