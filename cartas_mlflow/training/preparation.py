@@ -259,6 +259,8 @@ def load_model(settled: SettledBase) -> LoadedBase:
     tokenizer = load_tokenizer(location.tokenizer_folder)
     check_vocabulary(location, shape_file, tokenizer)
     model = load_base(location, hardware.device, quantization)
+    if quantization is not None:
+        release_memory()  # of what was quantised
     how = f"com quantização {quantization.description}" if quantization else "sem quantização, float32"
     say(f"Modelo carregado: {location.name} ({how}: {why})")
     return LoadedBase(location, model, tokenizer, hardware, precision, quantization, shape)
