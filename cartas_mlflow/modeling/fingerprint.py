@@ -65,7 +65,10 @@ def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         from safetensors import safe_open
 
         with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
+            names = list(file.keys())
+        for name in names:
+            # Opened for each: the pages of a file count as the process's memory for as long as it is open.
+            with safe_open(path, "pt") as file:
                 yield name, file.get_tensor(name)
         return
     import torch

@@ -16,7 +16,9 @@ from cartas_mlflow.evaluation.metrics import score_texts
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.interruption import Interruption
+from cartas_mlflow.modeling.loading import load_base
 from cartas_mlflow.modeling.memory import release_memory
+from cartas_mlflow.modeling.parking import parked
 from cartas_mlflow.modeling.trainer import EvaluateEvery, ReadingTrainer, early_stopping, training_arguments
 from cartas_mlflow.modeling.validation import Evaluation, ValidationSet, evaluate_model
 from cartas_mlflow.registry.model import open_folder
@@ -24,7 +26,7 @@ from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.callback import MlflowLogging
 from cartas_mlflow.tracking.progress import Progress, progress_bar
 from cartas_mlflow.tracking.run import TrackedRun
-from cartas_mlflow.training.preparation import PreparedData, Setup, served_base
+from cartas_mlflow.training.preparation import PreparedData, Setup
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -93,8 +95,16 @@ def evaluate(setup: Setup, score: Score, title: str) -> Evaluation:
 
 def evaluate_untuned(setup: Setup, score: Score) -> Evaluation:
     """Evaluate the base before it learns, as it will be served, so that both figures compare."""
-    with served_base(setup) as served:
-        return evaluate(served, score, "Base sem ajuste")
+    base = setup.base
+    if base.quantization is None:
+        return evaluate(setup, score, "Base sem ajuste")
+    with parked(setup.model):
+        served = load_base(base.location, setup.encoded.plan.serving_device)
+        try:
+            return evaluate(replace(setup, model=served), score, "Base sem ajuste")
+        finally:
+            del served
+            release_memory()
 
 
 def evaluate_served(setup: Setup, adapter: Path, score: Score) -> Evaluation:

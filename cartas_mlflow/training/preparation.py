@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,21 +263,6 @@ def load_model(settled: SettledBase) -> LoadedBase:
     how = f"com quantização {quantization.description}" if quantization else "sem quantização, float32"
     say(f"Modelo carregado: {location.name} ({how}: {why})")
     return LoadedBase(location, model, tokenizer, hardware, precision, quantization, shape)
-
-
-@contextmanager
-def served_base(setup: Setup) -> Iterator[Setup]:
-    """The setup on the base as it will be served, unquantised, without an adapter; itself where it is the same."""
-    base = setup.base
-    if base.quantization is None:
-        yield setup
-        return
-    model = load_base(base.location, setup.encoded.plan.serving_device)
-    try:
-        yield replace(setup, model=model)
-    finally:
-        del model
-        release_memory()
 
 
 def attach_lora(config: ExperimentConfig, base: LoadedBase) -> tuple[PeftModel, ParameterCount]:
