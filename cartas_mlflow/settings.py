@@ -156,6 +156,12 @@ class TrackingSettings(Section):
         le=86_400,
         description="espera, no fim, por um MLflow que não responde (segundos); depois, o comando sync entrega",
     )
+    checkpoint_minutes: float = Field(
+        10.0,
+        ge=0,
+        le=100_000,
+        description="intervalo em que o checkpoint mais novo vai também ao MLflow (minutos); 0 = não vai",
+    )
     system_metrics: bool = Field(True, description="registrar uso de CPU, memória e GPU")
     system_metrics_interval: float = Field(5.0, ge=0.5, le=3600, description="intervalo dessas medidas (segundos)")
 

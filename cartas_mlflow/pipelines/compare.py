@@ -24,7 +24,7 @@ from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.run import OUTCOME_TAG
 from cartas_mlflow.tracking.utility_runs import tuck_away
-from cartas_mlflow.training.session import new_folder
+from cartas_mlflow.training.folder import new_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

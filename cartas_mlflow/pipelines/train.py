@@ -15,13 +15,16 @@ from cartas_mlflow.modeling.lora import save_adapter
 from cartas_mlflow.modeling.memory import release_memory
 from cartas_mlflow.registry.contest import promote_model
 from cartas_mlflow.registry.logged import log_entry
+from cartas_mlflow.tracking.callback import KeepCheckpoint
 from cartas_mlflow.tracking.failures import failures_told
+from cartas_mlflow.tracking.kept_checkpoint import drop_checkpoint, keep_checkpoint
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.store import told_keeps_models
 from cartas_mlflow.training import fitting, page, preparation, record
 from cartas_mlflow.training.next_steps import say_next_steps
+from cartas_mlflow.training.resumption import going_on_told, say_abandoned, say_interrupted
 from cartas_mlflow.training.review import check_command
-from cartas_mlflow.training.session import begin, say_interrupted
+from cartas_mlflow.training.session import begin
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
             log_file=session.log_file,
             log_model=log_entry,
         ) as run,
+        going_on_told(session.folder),
     ):
+        say_abandoned(session.config, session.folder)
         settled = preparation.settle_base(
             session.config, session.config_path, overrides or {}, resumed=session.checkpoint is not None
         )
@@ -97,8 +102,11 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
             folder=session.checkpoints,
             resume=session.checkpoint,
             on_texts=lambda epoch, texts: record.log_samples(run, data, texts, f"epoch-{epoch:03d}"),
+            callbacks=[KeepCheckpoint(run, config.tracking.checkpoint_minutes)],
         )
         if result.interrupted:
+            if result.checkpoint is not None and config.tracking.checkpoint_minutes > 0:
+                keep_checkpoint(run, result.checkpoint)
             raise RunInterrupted(say_interrupted(result.checkpoint))
 
         say("9. Avaliando o melhor adaptador...")
@@ -114,6 +122,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         say("10. Salvando modelo treinado...")
         facts = record.log_result(run, session, setup, result, final, baselines, validation, with_model=with_model)
         page.log_page(run, session, setup, facts, final.texts, untuned.texts)
+        drop_checkpoint(run)
         say(f"🔎 Execução {run.id} no experimento {run.experiment}")
 
     with keep_log(session.log_file):

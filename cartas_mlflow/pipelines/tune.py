@@ -33,8 +33,8 @@ from cartas_mlflow.tracking.failures import failures_told, lost_connection, reas
 from cartas_mlflow.tracking.run import STUDY_TAG
 from cartas_mlflow.tracking.store import store_folder, told_keeps_models
 from cartas_mlflow.training import preparation
+from cartas_mlflow.training.folder import new_folder
 from cartas_mlflow.training.preparation import SettledBase
-from cartas_mlflow.training.session import new_folder
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

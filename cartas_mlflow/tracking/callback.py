@@ -1,11 +1,14 @@
-"""The one Trainer callback that logs: step series and epoch series."""
+"""What a training tells its run as it goes on: step series and epoch series, and now and then a checkpoint."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cartas_mlflow.tracking.kept_checkpoint import keep_checkpoint
 from cartas_mlflow.tracking.metric_names import STEP_SERIES, epoch_series
 from cartas_mlflow.tracking.run import TrackedRun
 
@@ -45,3 +48,22 @@ class MlflowLogging(TrainerCallback):
         epoch = round(state.epoch or 0)
         self.run.log_metrics({epoch_series(name): value for name, value in metrics.items()}, epoch)
         self.on_epoch(epoch, metrics)
+
+
+class KeepCheckpoint(TrainerCallback):
+    """Has a checkpoint delivered every so many minutes, once the one before has got there; with 0, none.
+
+    Told of a checkpoint after those who complete it.
+    """
+
+    def __init__(self, run: TrackedRun, minutes: float) -> None:
+        self.run, self.minutes = run, minutes
+        self._last = time.monotonic()
+        self._waiting: Path | None = None
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        due = time.monotonic() - self._last >= 60 * self.minutes
+        if self.minutes == 0 or not due or (self._waiting is not None and self._waiting.exists()):
+            return
+        self._waiting = keep_checkpoint(self.run, Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self._last = time.monotonic()

@@ -49,6 +49,11 @@ class Delivered(OwnFile):
         return cls.read(path, _MEND).runs if path.exists() else ()
 
 
+def remember_told(folder: Path, run_id: str, experiment_id: str, count: int) -> None:
+    """Write down that a run has been told so many entries of the journal in a folder."""
+    Delivered(runs=(Told(run_id=run_id, experiment_id=experiment_id, count=count),)).write(folder / _STATE)
+
+
 @dataclass
 class Delivery:
     """Tells one journal to one run of the store in use. ``folder``: the journal's."""
@@ -162,7 +167,7 @@ class Delivery:
             with failures_told():
                 tell(Listener(self.client, self.told.run_id, self.folder.parent, self.log_model), batch)
         except TrackingError as error:
-            if batch[0].kind not in {"artifact", "model"} or is_passing(error.__cause__):
+            if batch[0].kind not in {"artifact", "checkpoint", "model"} or is_passing(error.__cause__):
                 raise
             if str(error) not in self.refusals:
                 self.refusals.append(str(error))

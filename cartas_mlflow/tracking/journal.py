@@ -23,6 +23,8 @@ FOLDER = "journal"
 """In a run's folder."""
 ENTRIES = "entries.jsonl"
 _MEND = "recupere-o de uma cópia da pasta"
+_TAIL = 4096
+"""Bytes in which a last line fits if it is the end's."""
 
 
 class Point(NamedTuple):
@@ -60,6 +62,12 @@ class Journal:
         self.first: Entry | None = None
         self.last: Entry | None = None
         self.points: dict[tuple[str, int], Point] = {}
+        self.tags: dict[str, str] = {}
+        """The latest that was said."""
+        self.kinds: set[str] = set()
+        """Of the entries."""
+        self.host: str | None = None
+        """The machine at which the run was opened last; None if an earlier version did it."""
         reader = Reader(self.file)
         for entry in reader.news():
             self._note(entry)
@@ -116,6 +124,11 @@ class Journal:
 
     def _note(self, entry: Entry) -> None:
         self.first, self.last = self.first or entry, entry
+        self.kinds.add(entry.kind)
+        if entry.kind == "tags":
+            self.tags |= entry.body["tags"]
+        elif entry.kind == "open":
+            self.host = entry.body.get("host")
         if entry.kind == "points":
             self.points |= {(point.name, point.step): point for point in points_of(entry)}
 
@@ -150,6 +163,17 @@ class Reader:
                 self.position += len(line)
                 self.number += 1
                 yield entry
+
+
+def is_ended(file: Path) -> bool:
+    """Whether a journal's last line says that the work came to an end; it alone is read."""
+    with file.open("rb") as stream:
+        stream.seek(-min(_TAIL, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+        *_, last = stream.read().rstrip(b"\n").rsplit(b"\n", 1)
+    try:
+        return json.loads(last)["entry"][2] == "end"
+    except (ValueError, KeyError, IndexError, TypeError):
+        return False
 
 
 def points_of(entry: Entry) -> list[Point]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cartas_mlflow.errors import TrackingError
-from cartas_mlflow.tracking.courier import RequestLimits
+from cartas_mlflow.files import DamagedFile
+from cartas_mlflow.tracking.courier import FIRST_PATIENCE, RequestLimits
 from cartas_mlflow.tracking.delivery import Delivered, Delivery, Told
-from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, Journal
-from cartas_mlflow.tracking.run import OUTCOME_TAG
+from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, Journal, is_ended
+from cartas_mlflow.tracking.run import NOTE_TAG, OUTCOME_TAG
 from cartas_mlflow.tracking.store import one_at_a_time
 from cartas_mlflow.tracking.telling import LogModel
 
@@ -62,8 +64,7 @@ def send(folder: Path, log_model: LogModel | None) -> Sent:
         journal = Journal(folder / FOLDER)
         cut_off = journal.last.kind != "end"
         if cut_off:
-            journal.write("tags", {"tags": {OUTCOME_TAG: "interrupted"}})
-            journal.write("end", {"status": "KILLED"})
+            _write_end(journal, {})
         with one_at_a_time():
             delivery = Delivery(journal.folder, MlflowClient(), log_model)
             delivery.find_run()
@@ -73,6 +74,50 @@ def send(folder: Path, log_model: LogModel | None) -> Sent:
         delivery.deliver()
         delivery.deliver_refused()
         return Sent(delivery.told, entries, cut_off, tuple(delivery.refusals))
+
+
+def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str], *, offline: bool = False) -> list[Path]:
+    """End the runs of a folder's trainings at which no process of this machine works any more; gives their folders.
+
+    In MLflow they would say RUNNING for ever. One that the store in use has not, or does not hear now, is ended in its
+    folder, for ``sync`` to tell.
+
+    Args:
+        how_to_go_on: a training's folder -> Markdown for its run's description.
+        offline: leave MLflow alone.
+    """
+    found = []
+    for file in sorted(parent.glob(f"*/{FOLDER}/{ENTRIES}")):
+        if is_ended(file):
+            continue
+        folder = file.parent.parent
+        with suppress(TrackingError, DamagedFile), held(folder):
+            journal = Journal(file.parent)
+            if journal.last is None or journal.last.kind == "end" or journal.host not in {None, platform.node()}:
+                continue
+            _write_end(journal, {NOTE_TAG: f"**Interrompida.** {how_to_go_on(folder)}"})
+            found.append(folder)
+            if not offline:
+                _tell_end(journal)
+    return found
+
+
+def _write_end(journal: Journal, tags: Mapping[str, str]) -> None:
+    """That the process died, when it spoke last."""
+    died = journal.last.time
+    journal.write("tags", {"tags": {OUTCOME_TAG: "interrupted", **tags}})
+    journal.write("end", {"status": "KILLED", "time": died})
+
+
+def _tell_end(journal: Journal) -> None:
+    from mlflow import MlflowClient
+
+    with RequestLimits() as limits:
+        limits.set(FIRST_PATIENCE)
+        delivery = Delivery(journal.folder, MlflowClient())
+        delivery.find_run()
+        if delivery.told is not None:
+            delivery.deliver()
 
 
 @contextmanager

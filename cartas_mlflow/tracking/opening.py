@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.console import say
-from cartas_mlflow.errors import RunInterrupted, TrackingError, Undelivered, first_line
+from cartas_mlflow.errors import RunInterrupted, TrackingError, Undelivered, UserError, first_line
 from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking.courier import Courier
 from cartas_mlflow.tracking.delivery import Delivery
@@ -21,6 +22,7 @@ from cartas_mlflow.tracking.journal import FOLDER, Journal
 from cartas_mlflow.tracking.leftovers import held
 from cartas_mlflow.tracking.machine import machine_watched
 from cartas_mlflow.tracking.run import FAILURE_TAG, OUTCOME_TAG, TrackedRun, sync_command
+from cartas_mlflow.tracking.standing import Standing
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 from cartas_mlflow.tracking.telling import JOURNAL_TAG, LogModel
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 LAST_WAIT = 10.0
 """Seconds that a run that failed or was interrupted waits at most for a store that is away: its user is waiting."""
+_CAN_BE_UNDONE = (UserError, RunInterrupted, KeyboardInterrupt)
+"""What may end a resumption before its first step as if it had not been tried."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class _Opening:
         named = {} if name is None else {"mlflow.runName": name}
         body: Mapping[str, Any] = {
             "journal": journal_id,
+            "host": platform.node(),
             "experiment": settings.experiment,
             "parent": self.parent,
             "tags": {key: str(value) for key, value in resolve_tags({**own, **named, JOURNAL_TAG: journal_id}).items()},
@@ -85,7 +90,8 @@ def open_run(
     """Open the run that ``mlflow run`` created, or the one to resume, or a new one; close it with the truth.
 
     What it is told goes to the journal in its folder, and a thread tells it to MLflow. An exception ends it FAILED and
-    its reason stands in the tag ``failure``; an interruption ends it KILLED.
+    its reason stands in the tag ``failure``; an interruption ends it KILLED. A resumption that is refused, or stopped
+    before its first step, leaves the run as it was.
 
     Args:
         folder: the run's; None: what it says is nowhere but in MLflow.
@@ -102,6 +108,7 @@ def open_run(
         journal = Journal(place / FOLDER)
         inherited = os.environ.get("MLFLOW_RUN_ID")
         opening = _Opening(settings, journal, resume_run_id, parent_run_id, log_model, inherited)
+        before = None if inherited not in {None, resume_run_id} else Standing.of(journal)
         run, courier = _open_offline(opening, folder) if settings.offline else _open_online(opening)
         try:
             _check_experiment(settings, run, resume_run_id)
@@ -109,7 +116,10 @@ def open_run(
                 yield run
             _log_log(run, log_file)
         except BaseException as error:
-            _write_ending(run, error, log_file)
+            if before is not None and before.is_still_so(journal) and isinstance(error, _CAN_BE_UNDONE):
+                before.restore(journal)
+            else:
+                _write_ending(run, error, log_file)
             if not _close(courier, run, min(settings.wait, LAST_WAIT)) and folder is not None:
                 say(f"📦 {_what_is_left(run, courier)}")
             raise

@@ -25,6 +25,8 @@ FINISHED_OUTCOMES = {"finished", "early_stopped"}
 """What the outcome of a training that reached its end may be."""
 FAILURE_TAG = "failure"
 """Why a failed run failed."""
+NOTE_TAG = "mlflow.note.content"
+"""MLflow's own: the description that its pages show."""
 UTILITY_TAG = "utility"
 """On a run that looks at trainings and is none: the command that made it."""
 STUDY_TAG = "search.study"
@@ -62,7 +64,7 @@ class TrackedRun:
 
     def describe(self, markdown: str) -> None:
         """Set the run's description, as the UI shows it."""
-        self.set_tags({"mlflow.note.content": markdown})
+        self.set_tags({NOTE_TAG: markdown})
 
     def name(self, name: str, *, instead_of: str | None = None) -> None:
         """Name the run, unless a person has named it. ``instead_of``: the name that this project gave it before."""

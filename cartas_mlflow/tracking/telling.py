@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.errors import TrackingError
-from cartas_mlflow.tracking.journal import Entry, Point, points_of
+from cartas_mlflow.tracking.journal import FOLDER, Entry, Point, points_of
 from cartas_mlflow.tracking.run import FAILURE_TAG, TABLES_TAG, is_generated_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 JOURNAL_TAG = "journal.id"
 """On every run: the id of the journal that it is told from. A run that was made in vain is found again by it."""
+CHECKPOINT = "checkpoint"
+"""Artifact folder of a training's newest checkpoint, and the folder beside the journal where it waits to get there."""
 
 LogModel = Callable[[str, Path, Mapping[str, Any]], None]
 """Logs a model: the run's id, the run's folder, the body of the entry."""
@@ -123,6 +128,32 @@ def _tell_artifact(to: Listener, entries: Sequence[Entry]) -> None:
         to.client.log_artifact(to.run_id, str(path), body["folder"])
 
 
+def artifacts_of(run: Run) -> ArtifactRepository:
+    """The artifacts of a run. (The client's own way asks the server for logged models, which an older one has not.)"""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(run.info.artifact_uri)
+
+
+def _tell_checkpoint(to: Listener, entries: Sequence[Entry]) -> None:
+    store, path = artifacts_of(to.client.get_run(to.run_id)), entries[0].body["path"]
+    waiting = None if path is None else to.root / path
+    if waiting is not None:
+        newest = max(waiting.parent.glob("checkpoint-*"), key=_step, default=None)
+        if newest != waiting:  # told before, or a newer one follows
+            shutil.rmtree(waiting, ignore_errors=True)
+            return
+        store.log_artifacts(str(waiting), f"{CHECKPOINT}/{waiting.name}")
+    for older in store.list_artifacts(CHECKPOINT):
+        if waiting is None or older.path != f"{CHECKPOINT}/{waiting.name}":
+            store.delete_artifacts(older.path)
+    shutil.rmtree(to.root / FOLDER / CHECKPOINT, ignore_errors=True)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def _tell_table(to: Listener, entries: Sequence[Entry]) -> None:
     tables = json.loads(to.client.get_run(to.run_id).data.tags.get(TABLES_TAG, "[]"))
     table = {"path": entries[0].body["artifact"], "type": "table"}
@@ -136,7 +167,8 @@ def _tell_model(to: Listener, entries: Sequence[Entry]) -> None:
 
 
 def _tell_end(to: Listener, entries: Sequence[Entry]) -> None:
-    to.client.set_terminated(to.run_id, entries[0].body["status"], entries[0].time)
+    entry = entries[0]
+    to.client.set_terminated(to.run_id, entry.body["status"], entry.body.get("time", entry.time))
 
 
 _TELLERS: Mapping[str, Callable[[Listener, Sequence[Entry]], None]] = {
@@ -148,6 +180,7 @@ _TELLERS: Mapping[str, Callable[[Listener, Sequence[Entry]], None]] = {
     "model_points": _tell_model_points,
     "inputs": _tell_inputs,
     "artifact": _tell_artifact,
+    "checkpoint": _tell_checkpoint,
     "table": _tell_table,
     "model": _tell_model,
     "end": _tell_end,

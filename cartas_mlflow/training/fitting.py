@@ -173,9 +173,10 @@ def fit(
             progress,
             *early_stopping(config),
             interruption,
-            *callbacks,
         ],
     )
+    for callback in callbacks:
+        trainer.add_callback(callback)
     started = time.perf_counter()
     try:
         with interruption.listen():

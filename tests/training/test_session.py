@@ -15,8 +15,8 @@ from cartas_mlflow.config import DEFAULT_CONFIG
 from cartas_mlflow.errors import SettingError, TrainingError
 from cartas_mlflow.tracking.journal import Journal
 from cartas_mlflow.tracking.run import TrackedRun
-from cartas_mlflow.training import session as session_module
-from cartas_mlflow.training.session import Session, begin, find_training, say_interrupted
+from cartas_mlflow.training import folder as folder_module
+from cartas_mlflow.training.session import Session, begin
 
 RUN = TrackedRun("0123456789abcdef", "cartas-ptt5", inside_project=False, journal=Journal(Path("journal")))
 SPLIT = "id,side\nabc,train\ndef,validation\n"
@@ -39,7 +39,7 @@ def go_on(folder: Path, overrides: Mapping[str, Any] | None = None) -> Session:
 def test_a_training_gets_a_folder_of_its_own_named_after_the_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module.time, "strftime", lambda _: "20260711_143022")
+    monkeypatch.setattr(folder_module.time, "strftime", lambda _: "20260711_143022")
     folders = [start(tmp_path / "nova" / "pasta").folder for _ in range(3)]
     assert [folder.name for folder in folders] == ["20260711_143022", "20260711_143022-2", "20260711_143022-3"]
     assert all(folder.is_absolute() and folder.is_dir() for folder in folders)
@@ -140,43 +140,3 @@ def test_readings_that_changed_since_are_one_sentence(earlier: Path) -> None:
         "um treinamento novo sem training.resume."
     )
     assert session.split.read_text(encoding="utf-8") != SPLIT
-
-
-def test_an_interruption_tells_how_to_go_on(said: list[str]) -> None:
-    note = say_interrupted(Path("/tmp/t/checkpoints/checkpoint-6"))
-    assert said == [
-        "✅ Checkpoint de emergência salvo em: /tmp/t/checkpoints/checkpoint-6",
-        "Para continuar: python -m cartas_mlflow train --resume /tmp/t/checkpoints/checkpoint-6",
-    ]
-    assert note == "Para continuar: `python -m cartas_mlflow train --resume /tmp/t/checkpoints/checkpoint-6`"
-
-
-def test_the_command_to_go_on_can_be_pasted_into_a_shell(said: list[str]) -> None:
-    say_interrupted(Path("/tmp/minha pasta/checkpoints/checkpoint-6"))
-    assert said[-1].endswith(" train --resume '/tmp/minha pasta/checkpoints/checkpoint-6'")
-
-
-def test_the_last_interrupted_training_and_a_runs_id_are_found(earlier: Path, tmp_path: Path) -> None:
-    interrupted = Path(shutil.copytree(earlier, tmp_path / "20260712_080000"))
-    (interrupted / "training_metrics.json").unlink()
-    run_id = json.loads((earlier / "run.json").read_text(encoding="utf-8"))["run_id"]
-    assert find_training("last", tmp_path) == str(interrupted)
-    assert find_training(run_id, tmp_path) in {str(earlier), str(interrupted)}
-    assert find_training(str(earlier), tmp_path) == str(earlier)
-    session = begin(DEFAULT_CONFIG, {"tracking.output_dir": str(tmp_path), "resume": "last"})
-    assert session.folder == interrupted
-    assert session.checkpoint.name == "checkpoint-15"
-
-
-@pytest.mark.parametrize(
-    ("resume", "sentence"),
-    [("last", "Não há treinamento interrompido em "), ("0" * 32, "Nenhuma pasta em ")],
-)
-def test_where_there_is_nothing_to_go_on_from_it_is_one_sentence(resume: str, sentence: str, earlier: Path) -> None:
-    with pytest.raises(TrainingError, match=sentence):
-        find_training(resume, earlier.parent)
-
-
-def test_an_interruption_before_the_first_step_says_that_there_is_nothing_to_go_on_from(said: list[str]) -> None:
-    assert say_interrupted(None) == "Não há checkpoint de onde continuar."
-    assert said == ["⚠️ Nenhum checkpoint foi salvo: a interrupção veio antes do primeiro passo."]

@@ -1,0 +1,214 @@
+"""How a training goes on: the command that is told, and the folder or the run that is meant."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished import Trained, train_here
+from mlflow import MlflowClient
+from trainings import environment_elsewhere
+
+from cartas_mlflow.config import DEFAULT_CONFIG, PROJECT_ROOT, load_config
+from cartas_mlflow.errors import RunInterrupted, SettingError, TrackingError, TrainingError
+from cartas_mlflow.settings import TrackingSettings
+from cartas_mlflow.tracking import kept_checkpoint
+from cartas_mlflow.tracking.journal import Journal, Point
+from cartas_mlflow.tracking.opening import open_run
+from cartas_mlflow.training.resumption import find_training, going_on_told, say_abandoned, say_interrupted
+from cartas_mlflow.training.session import begin
+
+SERIES = ("train/loss", "train/learning_rate", "train/grad_norm", "train/epoch_loss", "eval/loss", "eval/chrf")
+
+
+@pytest.fixture
+def earlier(trained: Trained, tmp_path: Path) -> Path:
+    """The folder of a training with checkpoints, as a copy that a test may change."""
+    return Path(shutil.copytree(trained.folder, tmp_path / "20260711_143022"))
+
+
+def in_folder(folder: Path) -> TrackingSettings:
+    return TrackingSettings(output_dir=str(folder), offline=True)
+
+
+def test_an_interruption_tells_how_to_go_on(said: list[str]) -> None:
+    note = say_interrupted(Path("/tmp/t/checkpoints/checkpoint-6"))
+    assert said == [
+        "✅ Checkpoint de emergência salvo em: /tmp/t/checkpoints/checkpoint-6",
+        "Para continuar: python -m cartas_mlflow train --resume /tmp/t/checkpoints/checkpoint-6",
+    ]
+    assert note == "Para continuar: `python -m cartas_mlflow train --resume /tmp/t/checkpoints/checkpoint-6`"
+
+
+def test_the_command_to_go_on_can_be_pasted_into_a_shell(said: list[str]) -> None:
+    say_interrupted(Path("/tmp/minha pasta/checkpoints/checkpoint-6"))
+    assert said[-1].endswith(" train --resume '/tmp/minha pasta/checkpoints/checkpoint-6'")
+
+
+def test_the_last_interrupted_training_and_a_runs_id_are_found(earlier: Path, tmp_path: Path) -> None:
+    interrupted = Path(shutil.copytree(earlier, tmp_path / "20260712_080000"))
+    (interrupted / "training_metrics.json").unlink()
+    run_id = json.loads((earlier / "run.json").read_text(encoding="utf-8"))["run_id"]
+    assert find_training("last", in_folder(tmp_path)) == str(interrupted)
+    assert find_training(run_id, in_folder(tmp_path)) in {str(earlier), str(interrupted)}
+    assert find_training(str(earlier), in_folder(tmp_path)) == str(earlier)
+    session = begin(DEFAULT_CONFIG, {"tracking.output_dir": str(tmp_path), "resume": "last"})
+    assert session.folder == interrupted
+    assert session.checkpoint.name == "checkpoint-15"
+
+
+@pytest.mark.parametrize(
+    ("resume", "sentence"),
+    [("last", "Não há treinamento interrompido em "), ("0" * 32, "Nenhuma pasta em ")],
+)
+def test_where_there_is_nothing_to_go_on_from_it_is_one_sentence(resume: str, sentence: str, earlier: Path) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        find_training(resume, in_folder(earlier.parent))
+
+
+def test_an_interruption_before_the_first_step_says_that_there_is_nothing_to_go_on_from(said: list[str]) -> None:
+    assert say_interrupted(None) == "Nenhum checkpoint foi salvo: a interrupção veio antes do primeiro passo."
+    assert said == ["⚠️ Nenhum checkpoint foi salvo: a interrupção veio antes do primeiro passo."]
+
+
+def test_an_interruption_where_no_step_is_on_tells_how_to_go_on_too(earlier: Path, said: list[str]) -> None:
+    with pytest.raises(RunInterrupted) as interruption, going_on_told(earlier):
+        raise KeyboardInterrupt
+    command = f"python -m cartas_mlflow train --resume {earlier}/checkpoints/checkpoint-15"
+    assert said[-1] == f"Para continuar: {command}"
+    assert str(interruption.value) == f"Para continuar: `{command}`"
+
+
+def test_a_training_whose_process_died_is_found_named_and_ended(
+    tracking_store: str, earlier: Path, said: list[str]
+) -> None:
+    client, quiet = MlflowClient(), TrackingSettings(output_dir=str(earlier.parent), system_metrics=False)
+    shutil.rmtree(earlier / "journal")
+    with open_run(quiet, folder=earlier) as run:
+        run.log_metrics({"train/loss": 2.0}, 5)
+    entries = earlier / "journal" / "entries.jsonl"
+    *alive, end = entries.read_bytes().splitlines(keepends=True)
+    assert b'"end"' in end
+    entries.write_bytes(b"".join(alive))  # as a SIGKILL leaves it
+    state = earlier / "journal" / "delivered.json"
+    told = json.loads(state.read_text(encoding="utf-8"))
+    told["runs"][0]["count"] -= 1
+    state.write_text(json.dumps(told), encoding="utf-8")
+    client.update_run(run.id, "RUNNING")
+
+    config = load_config(DEFAULT_CONFIG, {"tracking.output_dir": str(earlier.parent)})
+    for _ in range(2):
+        say_abandoned(config, Path("/outra"))
+    assert said == [
+        f"⚠️ Um treino anterior parou sem aviso depois do passo 15 de 15, época 3 de 3 ({earlier}); a sua execução está "
+        "marcada como interrompida.",
+        f"   Para continuar: python -m cartas_mlflow train --resume {earlier}/checkpoints/checkpoint-15",
+    ]
+    dead = client.get_run(run.id)
+    assert (dead.info.status, dead.data.tags["outcome"]) == ("KILLED", "interrupted")
+    assert dead.data.tags["mlflow.note.content"].startswith("**Interrompida.** Para continuar: `python -m ")
+    assert dead.info.end_time == Journal(earlier / "journal").points["train/loss", 5].timestamp
+
+
+def test_one_that_is_at_work_is_left_alone(tracking_store: str, earlier: Path, said: list[str]) -> None:
+    quiet = TrackingSettings(output_dir=str(earlier.parent), system_metrics=False)
+    shutil.rmtree(earlier / "journal")
+    with open_run(quiet, folder=earlier):
+        say_abandoned(load_config(DEFAULT_CONFIG, {"tracking.output_dir": str(earlier.parent)}), Path("/outra"))
+    assert said == []
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_elsewhere_from_what_its_run_keeps(
+    trained: Trained,
+    quick: dict[str, Any],
+    empty_store: str,
+    tmp_path: Path,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    settings = {**quick, "tracking.checkpoint_minutes": 0.0001}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cartas_mlflow", "train"]
+        + [word for name, value in settings.items() for word in (f"--{name}", str(value))],
+        cwd=tmp_path,
+        env=environment_elsewhere(
+            PYTHONPATH=str(PROJECT_ROOT),
+            MLFLOW_TRACKING_URI=empty_store,
+            OMP_NUM_THREADS=str(torch.get_num_threads()),  # another number rounds otherwise
+        ),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    client = MlflowClient()
+    try:
+        run_id = None
+        while run_id is None or not client.list_artifacts(run_id, "checkpoint"):
+            assert process.poll() is None
+            time.sleep(0.05)
+            if run_id is None:
+                run_id = next((path.parent.parent.name for path in tmp_path.glob("results/*/run.json")), None)
+                run_id = None if run_id is None else _only_run(client)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait(30)
+    shutil.rmtree(tmp_path / "results")
+    with pytest.raises(TrackingError, match=f"A execução {run_id} ainda está trabalhando"):
+        train_here(settings, training__resume=run_id)
+    assert list((tmp_path / "results").iterdir()) == []
+    monkeypatch.setattr(kept_checkpoint, "SIGN_OF_LIFE", 0)
+
+    again = train_here(settings, training__resume=run_id)
+    assert any(f"buscando no MLflow o checkpoint da execução {run_id}" in line for line in said)
+    assert (again.result.run_id, again.run.info.status) == (run_id, "FINISHED")
+    for name in SERIES:
+        assert again.series(name) == trained.series(name), name
+        history = [Point(name, p.value, p.timestamp, p.step) for p in client.get_metric_history(run_id, name)]
+        assert len({point.step for point in history}) == len(history), name
+    assert again.result.metrics == trained.result.metrics
+    assert client.list_artifacts(run_id, "checkpoint") == []
+
+
+def _only_run(client: MlflowClient) -> str:
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return run.info.run_id
+
+
+@pytest.mark.slow
+def test_a_refused_resumption_leaves_the_run_as_it_was(
+    quick: dict[str, Any], empty_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cartas_mlflow.training import fitting
+
+    real, steps = fitting.MlflowLogging.on_evaluate, []
+
+    def interrupt(self: Any, *args: Any, **kwargs: Any) -> None:
+        real(self, *args, **kwargs)
+        steps.append(1)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(fitting.MlflowLogging, "on_evaluate", interrupt)
+    with pytest.raises(RunInterrupted):
+        train_here(quick)
+    client = MlflowClient()
+    run_id = _only_run(client)
+    before = client.get_run(run_id)
+    assert before.info.status == "KILLED"
+    assert [item.path for item in client.list_artifacts(run_id, "checkpoint")] == ["checkpoint/checkpoint-11"]
+    for others in ({"lora__r": 7}, {"training__seed": 7}):
+        with pytest.raises(SettingError, match="difere do treinamento interrompido"):
+            train_here(quick, training__resume="last", **others)
+        now = client.get_run(run_id)
+        assert (now.info.status, now.data.tags, now.data.params) == ("KILLED", before.data.tags, before.data.params)
