@@ -162,6 +162,9 @@ class TrackingSettings(Section):
         le=100_000,
         description="intervalo em que o checkpoint mais novo vai também ao MLflow (minutos); 0 = não vai",
     )
+    log_texts: bool = Field(
+        True, description="mandar ao MLflow as leituras, reais e geradas; false = elas ficam na pasta do treino"
+    )
     system_metrics: bool = Field(True, description="registrar uso de CPU, memória e GPU")
     system_metrics_interval: float = Field(5.0, ge=0.5, le=3600, description="intervalo dessas medidas (segundos)")
 

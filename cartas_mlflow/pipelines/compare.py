@@ -64,7 +64,8 @@ def compare(
         run.set_tags({f"compared.{column.letter}": column.id for column in facts.runs})
         run.log_params({"compare.runs": runs})
         for file in (page, short):
-            run.log_file(file, "report")
+            if run.logs_texts:
+                run.log_file(file, "report")
         run.name("comparação " + " × ".join(column.id[:6] for column in facts.runs))
         run.describe(describe_comparison(facts))
         run.set_tags({OUTCOME_TAG: "finished"})

@@ -19,6 +19,7 @@ from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.model import ReadingGenerator
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.registry.requests import RequestError
+from cartas_mlflow.registry.texts import TrainedOn, reading_id, trained_on
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking.failures import failures_told
 from cartas_mlflow.tracking.metric_names import evaluated
@@ -55,7 +56,7 @@ def evaluate(
         records = load_records(config.data)
         measured = sample_records(records.rows, config.evaluation.max_records, config.data.split_seed)
         columns = {field: [getattr(record, field) for record in measured] for field in (*RECORD_FIELDS, "texto")}
-        seen = _count_seen(candidates.trained_on(client, candidate), columns["texto"])
+        seen = _count_seen(trained_on(candidate), columns["texto"])
         say(f"Leituras: {len(records.rows)}, de {records.source}")
         if len(measured) < len(records.rows):
             say(f"Medidas: {len(measured)} delas, sorteadas com as cartas na proporção (evaluation.max_records)")
@@ -82,7 +83,8 @@ def evaluate(
             }
         )
         run.set_tags({OUTCOME_TAG: "finished", **{f"metric.{key}": text for key, text in metric_signatures().items()}})
-        run.log_csv({**columns, "gerado": texts}, "samples/evaluation.csv")
+        if run.logs_texts:
+            run.log_csv({**columns, "gerado": texts}, "samples/evaluation.csv")
         run.name(f"avaliação de {name}")
         lines = [
             f"{METRIC_TITLES[metric]}: {decimal(i.value, 4)} ({decimal(i.low, 4)} a {decimal(i.high, 4)})"
@@ -99,8 +101,8 @@ def evaluate(
     return intervals
 
 
-def _count_seen(training: candidates.TrainedOn | None, texts: Sequence[str]) -> int | None:
-    return None if training is None else sum(candidates.reading_id(text) in training.train for text in texts)
+def _count_seen(training: TrainedOn | None, texts: Sequence[str]) -> int | None:
+    return None if training is None else sum(reading_id(text) in training.train for text in texts)
 
 
 def _write(generator: ReadingGenerator, columns: Mapping[str, Sequence[str]], source: str) -> list[str]:

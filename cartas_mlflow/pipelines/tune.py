@@ -28,7 +28,7 @@ from cartas_mlflow.search.space_file import SEARCH_CONFIG, load_search, read_spa
 from cartas_mlflow.search.storage import find_storage
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench, deliver_leftovers, try_settings
-from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.settings import ExperimentConfig, TrackingSettings
 from cartas_mlflow.tracking.failures import failures_told, lost_connection, reason_of
 from cartas_mlflow.tracking.run import STUDY_TAG
 from cartas_mlflow.tracking.store import store_folder, told_keeps_models
@@ -86,7 +86,7 @@ def tune(config_path: str = SEARCH_CONFIG, overrides: Mapping[str, Any] | None =
 
         say("5. Buscando...")
         workers = LocalWorkers(folder)
-        with _ending_told(study, run, workers):
+        with _ending_told(study, run, workers, config.tracking):
             if config.search.workers > 1:
                 _share_cores(config.search.workers)
                 workers.start(config.search.workers - 1, config_path, {**given, "search.study": study.name})
@@ -183,7 +183,9 @@ def _terms(bench: Bench, space: Space) -> dict[str, str]:
 
 
 @contextmanager
-def _ending_told(study: SharedStudy, run: SearchRun, workers: LocalWorkers) -> Iterator[None]:
+def _ending_told(
+    study: SharedStudy, run: SearchRun, workers: LocalWorkers, tracking: TrackingSettings
+) -> Iterator[None]:
     """However this process stops early: its workers stop too, and the study's run says how, if nobody else goes on."""
     try:
         yield
@@ -197,7 +199,7 @@ def _ending_told(study: SharedStudy, run: SearchRun, workers: LocalWorkers) -> I
     except BaseException as error:
         workers.interrupt()
         if lost_connection(error) is None and lost_connection(error.__cause__) is None:  # else nowhere to say it
-            run.end("FAILED", "failed", study.address.without_password(reason_of(error)))
+            run.end("FAILED", "failed", study.address.without_password(reason_of(error, with_words=tracking.log_texts)))
         raise
 
 

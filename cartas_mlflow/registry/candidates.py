@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.errors import RegistryError, first_line
-from cartas_mlflow.files import parse_table, read_text
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
 from cartas_mlflow.registry.promotion import CHAMPION
-from cartas_mlflow.settings import RECORD_FIELDS, TrackingSettings
+from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking.metric_names import final, former
 from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, UTILITY_TAG
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 HOW_TO_NAME = (
     "use models:/nome@champion, models:/nome/versão, o id de uma execução ou a pasta adapter/ de um treinamento"
 )
-
-TRAIN_AGAIN = "recupere-o de uma cópia, ou treine de novo"
 MODELS = "models:/"
 _NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 """How MLflow answers a name that it does not have; anything else is a failure of the store."""
@@ -54,19 +50,6 @@ class Candidate:
             return open_logged(f"{MODELS}{self.model_id}", engine)
         except (MlflowException, OSError) as error:
             raise RegistryError(f"O modelo {self.name} não abriu ({first_line(error)}); {HOW_TO_NAME}.") from error
-
-
-@dataclass(frozen=True)
-class TrainedOn:
-    """The split of a training: :func:`reading_id` of the readings on each side."""
-
-    train: frozenset[str]
-    validation: frozenset[str]
-
-
-def reading_id(text: str) -> str:
-    """12 hex digits of the SHA-256 of a reading's text: what a model has seen is a text, whatever its prompt was."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def connect() -> MlflowClient:
@@ -232,47 +215,6 @@ def find_candidate(client: MlflowClient, name: str) -> Candidate:
             ) from None
         raise RegistryError(f"O modelo {name} não existe ({first_line(error)}); {HOW_TO_NAME}.") from None
     return Candidate(name, model.model_id, model.source_run_id)
-
-
-def trained_on(client: MlflowClient, candidate: Candidate) -> TrainedOn | None:
-    """The split that the candidate's training wrote down; None where that is no longer to be had."""
-    text = _split_text(candidate)
-    if text is None:
-        return None
-    rows = parse_table(text, f"data/split.csv ({candidate.name})", ("reading", "side"), TRAIN_AGAIN)
-    train, validation = ({row["reading"] for row in rows if row["side"] == side} for side in ("train", "validation"))
-    return TrainedOn(frozenset(train), frozenset(validation))
-
-
-def validation_table(run_id: str) -> list[dict[str, str]]:
-    """The validation records of a training with their generated texts: id, fields, ``gerado``, ``real``.
-
-    Raises:
-        RegistryError: the run no longer has them.
-    """
-    text = _artifact(run_id, "samples/final.csv")
-    if text is None:
-        raise RegistryError(
-            f"A execução {run_id} não tem samples/final.csv, as leituras de validação; treine de novo para comparar."
-        )
-    return parse_table(text, f"samples/final.csv ({run_id})", (*RECORD_FIELDS, "gerado", "real"), TRAIN_AGAIN)
-
-
-def _split_text(candidate: Candidate) -> str | None:
-    if candidate.run_id is not None:
-        return _artifact(candidate.run_id, "data/split.csv")
-    beside = Path(candidate.name).resolve().parent / "split.csv"
-    return read_text(beside, TRAIN_AGAIN) if beside.exists() else None
-
-
-def _artifact(run_id: str, path: str) -> str | None:
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return mlflow.artifacts.load_text(f"runs:/{run_id}/{path}")
-    except (MlflowException, OSError):
-        return None
 
 
 def _get_model(client: MlflowClient, model_id: str) -> LoggedModel | None:

@@ -13,7 +13,7 @@ from cartas_mlflow.errors import SettingError
 from cartas_mlflow.evaluation.comparing import SharedPrompt, Standing, judge_runs, pair_prompts
 from cartas_mlflow.evaluation.confidence import MIN_RECORDS
 from cartas_mlflow.evaluation.verdict import difference_figures, difference_sentence, difference_words
-from cartas_mlflow.registry.candidates import validation_table
+from cartas_mlflow.registry.texts import validation_table
 from cartas_mlflow.setting_checks import typed
 from cartas_mlflow.settings import RegistrySettings, setting_names
 from cartas_mlflow.tracking.comparison_page import Cell, ComparisonFacts, RunColumn, Writing, WrittenPrompt

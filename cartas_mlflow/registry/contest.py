@@ -11,6 +11,7 @@ from cartas_mlflow.console import pointed, say
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.promotion import CHAMPION, Contest, Decision, promote, register, roll_back
 from cartas_mlflow.registry.requests import RequestError
+from cartas_mlflow.registry.texts import reading_id, trained_on, validation_table
 from cartas_mlflow.settings import RECORD_FIELDS, RegistrySettings
 from cartas_mlflow.tracking.progress import progress_bar
 from cartas_mlflow.tracking.utility_runs import tell_project_run
@@ -86,14 +87,14 @@ def _hold(
     client: MlflowClient, challenger: candidates.Candidate, version: ModelVersion, champion: ModelVersion
 ) -> Contest:
     """Both models on those of the challenger's validation records that neither was trained on."""
-    table = candidates.validation_table(str(challenger.run_id))
+    table = validation_table(str(challenger.run_id))
     rival = candidates.find_candidate(client, f"models:/{champion.name}/{champion.version}")
-    own, known = candidates.trained_on(client, challenger), candidates.trained_on(client, rival)
+    own, known = trained_on(challenger), trained_on(rival)
     if known is None or own is None:
         who = champion.version if known is None else version.version
         return Contest((), (), (), f"Não se sabe mais com quais leituras a versão {who} treinou (data/split.csv).")
-    readings = {candidates.reading_id(row["real"]) for row in table}
-    rows = [row for row in table if candidates.reading_id(row["real"]) not in known.train | own.train]
+    readings = {reading_id(row["real"]) for row in table}
+    rows = [row for row in table if reading_id(row["real"]) not in known.train | own.train]
     remark = None
     if len(rows) < len(table):
         remark = (

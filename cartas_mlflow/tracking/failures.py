@@ -77,8 +77,14 @@ def failures_told() -> Iterator[None]:
         raise TrackingError(sentence) from error
 
 
-def reason_of(error: BaseException) -> str:
-    """Why something failed, as the run's tag shows it: a sentence where there is one."""
+def reason_of(error: BaseException, *, with_words: bool = True) -> str:
+    """Why something failed, as the run's tag shows it: a sentence where there is one.
+
+    Args:
+        with_words: False: only the kind of error, for its words may quote the table.
+    """
+    if not with_words:
+        return f"{type(error).__name__} (as palavras ficaram no computador que treinou: tracking.log_texts=false)"
     if isinstance(error, UserError):
         return str(error)
     return sentence_of(error) or f"{type(error).__name__}: {first_line(error)}"

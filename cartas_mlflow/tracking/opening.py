@@ -21,13 +21,14 @@ from cartas_mlflow.tracking.failures import cause_of, failures_told, is_passing,
 from cartas_mlflow.tracking.journal import FOLDER, Journal
 from cartas_mlflow.tracking.leftovers import held
 from cartas_mlflow.tracking.machine import machine_watched
+from cartas_mlflow.tracking.places import check_experiment, check_place
 from cartas_mlflow.tracking.run import FAILURE_TAG, OUTCOME_TAG, TrackedRun, sync_command
 from cartas_mlflow.tracking.standing import Standing
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 from cartas_mlflow.tracking.telling import JOURNAL_TAG, LogModel
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment
+    pass
 
 LAST_WAIT = 10.0
 """Seconds that a run that failed or was interrupted waits at most for a store that is away: its user is waiting."""
@@ -111,7 +112,7 @@ def open_run(
         before = None if inherited not in {None, resume_run_id} else Standing.of(journal)
         run, courier = _open_offline(opening, folder) if settings.offline else _open_online(opening)
         try:
-            _check_experiment(settings, run, resume_run_id)
+            check_experiment(settings, run, resume_run_id)
             with machine_watched(run, settings.system_metrics_interval) if settings.system_metrics else nullcontext():
                 yield run
             _log_log(run, log_file)
@@ -152,7 +153,8 @@ def _open_offline(opening: _Opening, folder: Path | None) -> tuple[TrackedRun, N
         Delivery(journal.folder, None).go_on(opening.inherited, "")
     opening.begin()
     name = opening.settings.experiment
-    return TrackedRun(journal.first.body["journal"], name, opening.inherited is not None, journal), None
+    inside, texts = opening.inherited is not None, opening.settings.log_texts
+    return TrackedRun(journal.first.body["journal"], name, inside, journal, logs_texts=texts), None
 
 
 def _open_online(opening: _Opening) -> tuple[TrackedRun, Courier]:
@@ -173,7 +175,8 @@ def _open_online(opening: _Opening) -> tuple[TrackedRun, Courier]:
             raise
         if opening.journal.first is None:
             opening.begin()
-        run = TrackedRun(opening.journal_id, opening.settings.experiment, False, opening.journal)
+        settings, journal = opening.settings, opening.journal
+        run = TrackedRun(opening.journal_id, settings.experiment, False, journal, logs_texts=settings.log_texts)
     except MlflowException as error:
         courier.let_go()
         raise TrackingError(
@@ -197,12 +200,12 @@ def _connect(opening: _Opening, delivery: Delivery) -> TrackedRun:
         with failures_told(), one_at_a_time():
             if wanted is not None and wanted != (opening.journal.first and opening.journal_id):
                 found = client.get_run(wanted)
-                _check_place(client.get_experiment(found.info.experiment_id), wanted)
+                check_place(client.get_experiment(found.info.experiment_id), wanted)
                 delivery.go_on(wanted, found.info.experiment_id)
             else:
                 delivery.find_run()
                 if delivery.told is None and opening.parent is None:
-                    _check_place(mlflow.set_experiment(opening.settings.experiment), None)
+                    check_place(mlflow.set_experiment(opening.settings.experiment), None)
             opening.begin()
             if delivery.told is None:
                 delivery.make_run()
@@ -215,37 +218,14 @@ def _connect(opening: _Opening, delivery: Delivery) -> TrackedRun:
             raise cause from None
         raise
     told = delivery.told
-    return TrackedRun(told.run_id, experiment, opening.inherited is not None, opening.journal, told.experiment_id)
-
-
-def _check_experiment(settings: TrackingSettings, run: TrackedRun, resume_run_id: str | None) -> None:
-    chosen = "experiment" in settings.model_fields_set and resume_run_id is None
-    if run.inside_project and chosen and settings.experiment != run.experiment:
-        raise TrackingError(
-            f"tracking.experiment={settings.experiment} não vale dentro de mlflow run, que já abriu a execução no "
-            f"experimento {run.experiment}; use mlflow run --experiment-name {settings.experiment}."
-        )
-
-
-def _check_place(experiment: Experiment, own_run_id: str | None) -> None:
-    # MLflow keeps the folder's absolute path from the experiment's first day, and would make it anew.
-    from mlflow import MlflowClient
-    from mlflow.utils.file_utils import local_file_uri_to_path
-    from mlflow.utils.uri import is_local_uri
-
-    if not is_local_uri(experiment.artifact_location):
-        return
-    place = Path(local_file_uri_to_path(experiment.artifact_location))
-    home = place.parent.parent
-    if home.exists():
-        return
-    runs = MlflowClient().search_runs([experiment.experiment_id], max_results=2)
-    if any(run.info.run_id != own_run_id for run in runs):
-        raise TrackingError(
-            f"Os arquivos do experimento {experiment.name} ficavam em {place}, e a pasta {home} não existe mais: o "
-            f"projeto mudou de lugar. Devolva-o, ou crie um atalho (ln -s PASTA_NOVA {home}); ou comece outro "
-            "experimento (tracking.experiment; no mlflow run, --experiment-name)."
-        )
+    return TrackedRun(
+        told.run_id,
+        experiment,
+        opening.inherited is not None,
+        opening.journal,
+        told.experiment_id,
+        opening.settings.log_texts,
+    )
 
 
 def _write_ending(run: TrackedRun, error: BaseException, log_file: Path | None) -> None:
@@ -253,7 +233,7 @@ def _write_ending(run: TrackedRun, error: BaseException, log_file: Path | None) 
     if isinstance(error, (KeyboardInterrupt, RunInterrupted)):
         status, tags, words = "KILLED", {OUTCOME_TAG: "interrupted"}, f"**Interrompida.** {error}".strip()
     else:
-        reason = reason_of(error)
+        reason = reason_of(error, with_words=run.logs_texts)
         status, tags, words = "FAILED", {OUTCOME_TAG: "failed", FAILURE_TAG: reason}, f"**Falhou:** {reason}"
     try:
         run.set_tags(tags)
@@ -265,7 +245,7 @@ def _write_ending(run: TrackedRun, error: BaseException, log_file: Path | None) 
 
 
 def _log_log(run: TrackedRun, log_file: Path | None) -> None:
-    if log_file is not None:
+    if log_file is not None and run.logs_texts:
         run.log_file(log_file, "report")
 
 

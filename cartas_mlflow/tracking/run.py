@@ -33,6 +33,8 @@ STUDY_TAG = "search.study"
 """On a study's own run: the study's name. Its trials are nested under it."""
 STATE_TAG = "trial.state"
 """On a trial: complete, pruned, failed or running."""
+KEPT_TAG = "readings.folder"
+"""The folder, on the machine that trained, where the readings are that MLflow was not to get."""
 TABLES_TAG = "mlflow.loggedArtifacts"
 """MLflow's own: which artifacts its pages show as tables."""
 
@@ -50,6 +52,8 @@ class TrackedRun:
     """It was created by ``mlflow run``, which logged the ``-P`` values already and sets the final status itself."""
     journal: Journal
     experiment_id: str | None = None
+    logs_texts: bool = True
+    """False: no reading may leave this machine; what holds some stays in the run's folder."""
 
     @property
     def page(self) -> str:
@@ -145,9 +149,20 @@ class TrackedRun:
 
     def log_csv(self, columns: Mapping[str, Sequence[Any]], artifact: str) -> None:
         """Log a table as CSV, accents as they are."""
-        import pandas as pd
+        self.log_text(_csv(columns), artifact)
 
-        self.log_text(pd.DataFrame(dict(columns)).to_csv(index=False), artifact)
+    def log_readings(self, columns: Mapping[str, Sequence[Any]], artifact: str, *, folder: Path | None = None) -> None:
+        """Log a table of readings as CSV; or keep it, where none may leave this machine.
+
+        Args:
+            folder: where it is kept; None: the run's.
+        """
+        if self.logs_texts:
+            self.log_csv(columns, artifact)
+            return
+        home = (folder or self.journal.root).absolute()
+        write_text(home / artifact, _csv(columns))
+        self.set_tags({KEPT_TAG: home})
 
     def log_text(self, text: str, artifact: str) -> None:
         """Log a text file, accents as they are."""
@@ -186,6 +201,12 @@ def param_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
     return "none" if value is None else str(value)
+
+
+def _csv(columns: Mapping[str, Sequence[Any]]) -> str:
+    import pandas as pd
+
+    return pd.DataFrame(dict(columns)).to_csv(index=False)
 
 
 def _described(dataset: Dataset) -> dict[str, str]:

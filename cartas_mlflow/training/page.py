@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cartas_mlflow.console import decimal, duration, pointed, say
 from cartas_mlflow.evaluation.verdict import Verdict, judge
@@ -41,8 +42,12 @@ def log_page(
     for rival in (UNTUNED, LOOKUP):
         say(f"⚖️ {METRIC_TITLES[HEADLINE_METRIC]} {pointed(verdict.sentence(rival, HEADLINE_METRIC))}")
     page = session.folder / "relatorio.html"
-    write_text(page, render_page(describe_training(session, setup, facts, verdict, texts)))
-    run.log_file(page, "report")
+    shown = describe_training(session, setup, facts, verdict, texts)
+    write_text(page, render_page(shown))
+    if run.logs_texts:
+        run.log_file(page, "report")
+    else:
+        run.log_text(render_page(replace(shown, samples={})), "report/relatorio.html")
     run.log_metrics(
         {
             final(HEADLINE_METRIC, over=name): verdict.against[rival][HEADLINE_METRIC].difference.value

@@ -13,9 +13,9 @@ from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, r
 from cartas_mlflow.files import write_json, write_text
 from cartas_mlflow.modeling.hardware import Hardware
 from cartas_mlflow.modeling.validation import Evaluation
-from cartas_mlflow.registry.candidates import reading_id
 from cartas_mlflow.registry.logged import model_entry
 from cartas_mlflow.registry.model import ServedModel
+from cartas_mlflow.registry.texts import reading_id
 from cartas_mlflow.settings import RECORD_FIELDS, ExperimentConfig
 from cartas_mlflow.tracking import metric_names
 from cartas_mlflow.tracking.parameters import in_effect
@@ -78,8 +78,8 @@ def log_baselines(run: TrackedRun, baselines: Mapping[str, Mapping[str, float]])
 def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name: str) -> None:
     """A table of what was asked, the generated reading and the real one, with how near they are."""
     columns = sample_columns(data, texts)
-    run.log_csv(columns, f"samples/{name}.csv")
-    if name == "final":
+    run.log_readings(columns, f"samples/{name}.csv")
+    if name == "final" and run.logs_texts:
         run.log_table(columns, "samples/final.json")
 
 
@@ -103,13 +103,12 @@ def sample_columns(data: PreparedData, texts: Sequence[str]) -> dict[str, list[A
 def save_served(session: Session, setup: Setup) -> None:
     """Write beside the adapter what generating with it takes."""
     config, location = setup.config, setup.base.location
+    known = [name for name in RECORD_FIELDS if name != "carta" and config.tracking.log_texts]
     served = ServedModel(
         template=setup.data.template,
         cards=tuple(sorted({record.carta for record in setup.data.records.rows})),
         values={
-            name: tuple(sorted({getattr(record, name) for record in setup.data.records.rows} - {""}))
-            for name in RECORD_FIELDS
-            if name != "carta"
+            name: tuple(sorted({getattr(record, name) for record in setup.data.records.rows} - {""})) for name in known
         },
         max_length=config.data.max_length,
         batch_size=setup.encoded.plan.evaluation_batch,
@@ -177,7 +176,7 @@ def log_result(
             learning_rate=setup.config.training.learning_rate,
         ),
         metric_signatures=metric_signatures(),
-        readings=typical_readings(sample_columns(setup.data, final.texts)),
+        readings=typical_readings(sample_columns(setup.data, final.texts)) if run.logs_texts else (),
     )
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))

@@ -21,10 +21,10 @@ from cartas_mlflow.errors import RegistryError, SettingError, TrackingError
 from cartas_mlflow.modeling.base import find_base
 from cartas_mlflow.pipelines.promote import promote as promote_run
 from cartas_mlflow.pipelines.train import train
-from cartas_mlflow.registry.candidates import reading_id
 from cartas_mlflow.registry.contest import RegisteredModel, give_back
 from cartas_mlflow.registry.model import ServedModel, log_reading_model
 from cartas_mlflow.registry.promotion import champion_of, version_number
+from cartas_mlflow.registry.texts import reading_id
 from cartas_mlflow.settings import ModelSettings, ServingSettings
 
 Promote = Callable[..., RegisteredModel]
