@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,16 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from cartas_mlflow.errors import TrainingError
-from cartas_mlflow.files import seal
 from cartas_mlflow.modeling.chunked_loss import head_deferred, summed_cross_entropy
 from cartas_mlflow.modeling.dropout import cheapen_dropout
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.likelihood import reading_collator
 from cartas_mlflow.modeling.memory import halve
+from cartas_mlflow.modeling.order import LengthGroupedOrder
 from cartas_mlflow.modeling.precision import fast_products
+from cartas_mlflow.modeling.saving import save_or_skip
 from cartas_mlflow.modeling.validation import (
     IGNORED_LABEL,
     Evaluation,
@@ -59,6 +59,7 @@ class ReadingTrainer(Seq2SeqTrainer):
       the mean over all target tokens, independent of the evaluation batch. Length grouping cannot reorder it.
     - A training that goes on from a checkpoint, in mid-epoch too, ends with the weights of one that never stopped.
     - A pass that the memory does not suffice for is made in halves, with the same gradient; so are all that follow.
+    - A checkpoint for which the disk has no room is left out, and the best epoch is one that was saved.
     - The logits over the whole vocabulary are never held at once, and the loss is looked at once a step, not once a
       pass: a GPU need not wait for it.
 
@@ -90,8 +91,8 @@ class ReadingTrainer(Seq2SeqTrainer):
         self.evaluation_batch = evaluation_batch
         self.examples_at_once = self.args.train_batch_size
         self.last_evaluation: Evaluation | None = None
+        self._best_saved: tuple[float | None, int | None, str | None] | None = None
         self.add_callback(EpochLoss())
-        self.add_callback(SealCheckpoints())
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
         cheapen_dropout(model)
@@ -117,6 +118,22 @@ class ReadingTrainer(Seq2SeqTrainer):
         """As the library's."""
         with head_deferred(self.model) as self._head, fast_products():
             return super().train(*args, **kwargs)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        if self._best_saved is None:
+            self._best_saved = self._best()
+        return super()._determine_best_metric(metrics, trial)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        folder, save = Path(self.args.output_dir), super()._save_checkpoint
+        if save_or_skip(folder / f"checkpoint-{self.state.global_step}", lambda: save(model, trial)):
+            self._best_saved = self._best()
+        elif self._best_saved is not None:
+            # The best epoch is one that can be given back.
+            self.state.best_metric, self.state.best_global_step, self.state.best_model_checkpoint = self._best_saved
+
+    def _best(self) -> tuple[float | None, int | None, str | None]:
+        return self.state.best_metric, self.state.best_global_step, self.state.best_model_checkpoint
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
@@ -200,33 +217,6 @@ class EpochLoss(TokenMean, TrainerCallback, ExportableState):
                 f"A perda deixou de ser um número no passo {state.global_step + 1}; use "
                 "training.precision=float32 ou uma training.learning_rate menor."
             )
-
-
-class SealCheckpoints(TrainerCallback):
-    """A checkpoint's checksums, once all of it is written."""
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
-        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-class LengthGroupedOrder(LengthGroupedSampler):
-    """Batches of similar length, in an order that hangs on the seed and the epoch alone.
-
-    The library's own order hangs on the state of the global generator, which is another one when a training goes on in
-    mid-epoch: it would meet some readings of that epoch twice and others never.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        super().__init__(batch_size, lengths=list(lengths), generator=torch.Generator())
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self.seed + self.epoch)
-        return super().__iter__()
 
 
 def training_arguments(

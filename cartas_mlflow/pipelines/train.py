@@ -21,6 +21,7 @@ from cartas_mlflow.tracking.kept_checkpoint import drop_checkpoint, keep_checkpo
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.store import told_keeps_models
 from cartas_mlflow.training import fitting, page, preparation, record
+from cartas_mlflow.training.disk import tell_disk
 from cartas_mlflow.training.next_steps import say_next_steps
 from cartas_mlflow.training.resumption import going_on_told, say_abandoned, say_interrupted
 from cartas_mlflow.training.review import check_command
@@ -85,6 +86,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         say("6. Tokenizando dados...")
         encoded = preparation.encode_data(config, base, data)
         setup = preparation.Setup(settled, data, base, model, count, encoded)
+        tell_disk(setup, session.folder, with_model=with_model)
         validation = record.log_start(run, session, setup)
 
         say("7. Medindo as referências: modelo base sem ajuste, e consulta aos textos de treino...")

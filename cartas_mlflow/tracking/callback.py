@@ -51,10 +51,7 @@ class MlflowLogging(TrainerCallback):
 
 
 class KeepCheckpoint(TrainerCallback):
-    """Has a checkpoint delivered every so many minutes, once the one before has got there; with 0, none.
-
-    Told of a checkpoint after those who complete it.
-    """
+    """Has a checkpoint delivered every so many minutes, once the one before has got there; with 0, none."""
 
     def __init__(self, run: TrackedRun, minutes: float) -> None:
         self.run, self.minutes = run, minutes
@@ -62,8 +59,9 @@ class KeepCheckpoint(TrainerCallback):
         self._waiting: Path | None = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
-        due = time.monotonic() - self._last >= 60 * self.minutes
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        due = time.monotonic() - self._last >= 60 * self.minutes and checkpoint.is_dir()
         if self.minutes == 0 or not due or (self._waiting is not None and self._waiting.exists()):
             return
-        self._waiting = keep_checkpoint(self.run, Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self._waiting = keep_checkpoint(self.run, checkpoint)
         self._last = time.monotonic()

@@ -189,10 +189,11 @@ def fit(
             f"A {memory} não bastou para o otimizador ou o checkpoint; feche outros programas, ou use um lora.r menor."
         ) from error
     state, history = trainer.state, tuple(_history(trainer.state.log_history))
+    last = round(history[-1]["epoch"]) if history else 0
     checkpoints = complete_checkpoints(folder)
     figures = {name: float(value) for name, value in output.metrics.items() if name != "epoch"}
     result = Fit(
-        best_epoch=next((round(row["epoch"]) for row in history if row["step"] == state.best_global_step), 0),
+        best_epoch=next((round(row["epoch"]) for row in history if row["step"] == state.best_global_step), last),
         steps=state.global_step,
         history=history,
         stopped_early=state.global_step < state.max_steps and trainer.ran_out_of_patience,

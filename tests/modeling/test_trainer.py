@@ -20,7 +20,8 @@ from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.interruption import Interruption
 from cartas_mlflow.modeling.loading import Quantization, load_base
 from cartas_mlflow.modeling.lora import attach_adapter, detach_adapter
-from cartas_mlflow.modeling.trainer import LengthGroupedOrder, ReadingTrainer
+from cartas_mlflow.modeling.order import LengthGroupedOrder
+from cartas_mlflow.modeling.trainer import ReadingTrainer
 from cartas_mlflow.modeling.validation import IGNORED_LABEL, validation_loss
 
 NF4 = Quantization("nf4", double=True, compute="bfloat16")
