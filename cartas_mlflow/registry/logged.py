@@ -58,7 +58,8 @@ def log_entry(run_id: str, root: Path, body: Mapping[str, Any]) -> None:
             description=model["description"],
             embed_base=model["embed_base"],
             step=model["step"],
-            run_id=run_id,
+            # MLflow links a model to its run before it uploads anything, and does not link it twice.
+            run_id=None if _is_linked(run_id, model_id) else run_id,
             model_id=model_id,
         )
     log_model_points(run_id, model_id, [Point(*values) for values in body["points"]], body["dataset"])
@@ -80,6 +81,13 @@ def _find_or_make(run_id: str, digest: str) -> tuple[str, bool]:
         place, LOGGED_NAME, source_run_id=run_id, tags={ADAPTER_TAG: digest}, params=run.data.params
     )
     return made.model_id, False
+
+
+def _is_linked(run_id: str, model_id: str) -> bool:
+    from mlflow import MlflowClient
+
+    outputs = MlflowClient().get_run(run_id).outputs
+    return outputs is not None and any(output.model_id == model_id for output in outputs.model_outputs)
 
 
 def _base_of(known: Mapping[str, Any]) -> BaseLocation:

@@ -165,15 +165,16 @@ class Reader:
                 yield entry
 
 
-def is_ended(file: Path) -> bool:
-    """Whether a journal's last line says that the work came to an end; it alone is read."""
+def ending(file: Path) -> str | None:
+    """The status with which a journal's run ended; None if it did not. Only the last line is read."""
     with file.open("rb") as stream:
         stream.seek(-min(_TAIL, stream.seek(0, os.SEEK_END)), os.SEEK_END)
         *_, last = stream.read().rstrip(b"\n").rsplit(b"\n", 1)
     try:
-        return json.loads(last)["entry"][2] == "end"
-    except (ValueError, KeyError, IndexError, TypeError):
-        return False
+        _, _, kind, body = json.loads(last)["entry"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return body["status"] if kind == "end" else None
 
 
 def points_of(entry: Entry) -> list[Point]:

@@ -12,7 +12,7 @@ from cartas_mlflow.errors import TrackingError
 from cartas_mlflow.files import DamagedFile
 from cartas_mlflow.tracking.courier import FIRST_PATIENCE, RequestLimits
 from cartas_mlflow.tracking.delivery import Delivered, Delivery, Told
-from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, Journal, is_ended
+from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, Journal, ending
 from cartas_mlflow.tracking.run import NOTE_TAG, OUTCOME_TAG
 from cartas_mlflow.tracking.store import one_at_a_time
 from cartas_mlflow.tracking.telling import LogModel
@@ -88,7 +88,7 @@ def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str], *, offlin
     """
     found = []
     for file in sorted(parent.glob(f"*/{FOLDER}/{ENTRIES}")):
-        if is_ended(file):
+        if ending(file) is not None:
             continue
         folder = file.parent.parent
         with suppress(TrackingError, DamagedFile), held(folder):

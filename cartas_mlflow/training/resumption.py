@@ -15,6 +15,7 @@ from cartas_mlflow.errors import RunInterrupted, TrainingError
 from cartas_mlflow.files import checksum
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
 from cartas_mlflow.settings import ExperimentConfig, TrackingSettings
+from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, ending
 from cartas_mlflow.tracking.kept_checkpoint import fetch_training, find_interrupted
 from cartas_mlflow.tracking.leftovers import close_abandoned
 from cartas_mlflow.tracking.store import check_tracking_server
@@ -39,7 +40,7 @@ def find_training(resume: str, tracking: TrackingSettings) -> str:
     begun = {path.parent: path.parent / "checkpoints" for path in parent.glob("*/run.json")}
     saved = [folder for folder, checkpoints in begun.items() if complete_checkpoints(checkpoints)]
     if resume == "last":
-        unfinished = [folder for folder in saved if not (folder / "training_metrics.json").exists()]
+        unfinished = [folder for folder in saved if not _is_finished(folder)]
         if unfinished:
             return str(max(unfinished, key=lambda folder: begun[folder].stat().st_mtime))
     else:
@@ -47,6 +48,13 @@ def find_training(resume: str, tracking: TrackingSettings) -> str:
         if named:
             return str(named[0])
     return str(_fetch(resume, tracking))
+
+
+def _is_finished(folder: Path) -> bool:
+    journal = folder / FOLDER / ENTRIES
+    if not journal.exists():  # of an earlier version
+        return (folder / "training_metrics.json").exists()
+    return ending(journal) == "FINISHED"
 
 
 def _fetch(resume: str, tracking: TrackingSettings) -> Path:

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from servers import slowed
 from trainings import environment_elsewhere, free_port, in_store
 
-from cartas_mlflow.cli import EXIT_OK, EXIT_UNDELIVERED, EXIT_USER_ERROR, main
+from cartas_mlflow.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNDELIVERED, EXIT_USER_ERROR, main
 from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.pipelines.sync import sync
 from cartas_mlflow.tracking import leftovers
@@ -76,11 +76,23 @@ def test_a_server_that_is_away_at_the_start_is_one_sentence_within_seconds(
 
 
 def test_a_training_without_a_server_is_delivered_when_asked(
-    nowhere: None, quick: dict[str, Any], tmp_path: Path, empty_store: str, said: list[str]
+    nowhere: None,
+    quick: dict[str, Any],
+    tmp_path: Path,
+    empty_store: str,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained = train_here(quick, training__epochs=1, tracking__offline=True)
     folder = trained.folder
     assert said[-1].endswith(f"Para entregar: python -m cartas_mlflow sync {folder}")
+
+    def die(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # after MLflow has linked the model to the run, before it has its files
+        patch.setattr(MlflowClient, "log_model_artifacts", die)
+        assert main(["sync"]) == EXIT_INTERRUPTED
     assert main(["sync"]) == EXIT_OK
     client = MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("cartas-ptt5").experiment_id])

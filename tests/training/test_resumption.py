@@ -55,7 +55,8 @@ def test_the_command_to_go_on_can_be_pasted_into_a_shell(said: list[str]) -> Non
 
 def test_the_last_interrupted_training_and_a_runs_id_are_found(earlier: Path, tmp_path: Path) -> None:
     interrupted = Path(shutil.copytree(earlier, tmp_path / "20260712_080000"))
-    (interrupted / "training_metrics.json").unlink()
+    entries = interrupted / "journal" / "entries.jsonl"
+    entries.write_bytes(b"".join(entries.read_bytes().splitlines(keepends=True)[:-1]))  # all but its end
     run_id = json.loads((earlier / "run.json").read_text(encoding="utf-8"))["run_id"]
     assert find_training("last", in_folder(tmp_path)) == str(interrupted)
     assert find_training(run_id, in_folder(tmp_path)) in {str(earlier), str(interrupted)}
