@@ -1,7 +1,9 @@
-"""The documents: every link leads somewhere, every command is one, every setting exists, both READMEs say the same."""
+"""The documents: every link leads somewhere, every command is one, every setting exists, every line that the program is
+shown to print is one that it prints, both READMEs say the same."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import tomllib
@@ -208,6 +210,66 @@ def test_every_option_and_setting_in_prose_exists(name: str) -> None:
         word = span.partition("=")[0]
         if NAME.fullmatch(word) and settings_inside(word.partition(".")[0]):
             assert word in setting_names() or settings_inside(word), f"{name}: {span}"
+
+
+COMPOSED = re.compile(
+    r"""\^C                                                       # the terminal
+    |trainable\ params:.*                                         # PEFT
+    |(├──\ )?\w+\.json(\ +\#.*)?|.+\ {2,}\#.*|results/\S+/          # a folder's tree
+    |\{.*\}                                                       # the body of an answer
+    |[A-Z]\ \ lr\ .*|[\w.]+:\ A\ .*|[^:]+(\ {2,}[\w.%\ ]+)+       # a comparison, in columns
+    |⚖️\ [\w-]+:\ [A-Z]\ (melhor|pior|não\ se\ distingue)\ .*
+    |[\w.]+:(\ \S+)?|[\w.]+(,[\w.]+)+|→\ .*|[\w.]+:\ .*\ →\ .*|…   # what changes with the base, in a box
+    """,
+    re.VERBOSE,
+)
+"""Lines that no single text of the package makes."""
+
+
+def sentences_of_the_program() -> list[re.Pattern[str]]:
+    """What the package's own texts look like: everything that is filled in may be anything."""
+    found = set()
+    for path in (PROJECT_ROOT / "cartas_mlflow").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                parts = [node.value]
+            else:
+                continue
+            if len(re.findall(r"[^\W\d_]", "".join(filter(None, parts)))) >= 4:
+                # U+0000 stands for what is filled in.
+                text = "".join("\0" if part is None else part for part in parts)
+                found |= {
+                    ".+?".join(map(re.escape, line.strip().replace("`", "").split("\0"))) for line in text.split("\n")
+                }
+    letters = {pattern: len(re.findall(r"[^\W\d_]", pattern)) for pattern in found}
+    # Half a sentence may be one text and its other half another: the first half must say something.
+    rest = {pattern: r"(?:\s.*)?" if count > 10 else "" for pattern, count in letters.items()}
+    return [re.compile(rf"(?:\W+ )?{pattern}{rest[pattern]}") for pattern in found if letters[pattern] >= 3]
+
+
+SENTENCES = sentences_of_the_program()
+SHOWN_LINES = sorted(
+    {
+        (name, line.strip("│┌┐└┘─ "))
+        for name, document in DOCUMENTS.items()
+        if name != "CONTRIBUTING.md"
+        for block in document.examples("")
+        for line in block.splitlines()
+        if line.strip("│┌┐└┘─ ")
+    }
+)
+
+
+@pytest.mark.parametrize(("name", "line"), SHOWN_LINES)
+def test_every_line_that_is_shown_is_one_that_the_program_prints(name: str, line: str) -> None:
+    assert COMPOSED.fullmatch(line) or any(sentence.fullmatch(line) for sentence in SENTENCES)
+
+
+@pytest.mark.parametrize(("name", "line"), SHOWN_LINES)
+def test_a_shown_figure_has_the_consoles_decimal_point(name: str, line: str) -> None:
+    assert not re.search(r"(?<![\d,])\d+,\d+(?!\d*,\d)(?![\d,])", line)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

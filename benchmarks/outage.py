@@ -1,0 +1,212 @@
+"""What a tracking server that goes away costs a training in time, and whether anything is missing in it afterwards.
+
+    python benchmarks/outage.py [--seconds 60] [--epochs 8]
+
+A real ``mlflow server`` (sqlite, one worker). The same training with it undisturbed; killed for so many seconds and
+started again; stopped (SIGSTOP) as long; dead for good; behind a proxy where each request takes 0.2 s more; and
+undisturbed once more. The outage begins with the first step. Prints a Markdown table: seconds of training with its
+evaluations, as ratio to the mean of the two undisturbed ones; how long the command took besides; points in the
+training's journal, and of those how many the server lacks or has twice after ``sync``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+ROOT = Path(__file__).resolve().parent.parent
+WAYS = ("undisturbed", "killed", "stopped", "dead for good", "0.2 s slower", "undisturbed again")
+DELAY = 0.2
+
+
+class Server:
+    """A real server, which keeps what it has whatever happens to its process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        words = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*words, "--backend-store-uri", "sqlite:///mlflow.db"],
+                cwd=self.folder,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        while True:
+            try:
+                with urlopen(f"{self.address}/health", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.2)
+
+    def tell(self, number: signal.Signals) -> None:
+        os.killpg(self.process.pid, number)
+        if number == signal.SIGKILL:
+            self.process.wait()
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Passes every request on, later."""
+
+    protocol_version = "HTTP/1.0"
+    target = ""
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
+        time.sleep(DELAY)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in {"host", "connection", "content-length"}}
+        try:
+            real = urlopen(Request(self.target + self.path, body, headers, method=self.command), timeout=120)
+        except HTTPError as error:
+            real = error
+        content = real.read()
+        self.send_response(real.status)
+        for name, value in real.headers.items():
+            if name.lower() not in {"connection", "transfer-encoding", "content-length"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+
+    def log_message(self, *words: object) -> None:
+        """Nothing."""
+
+
+def main() -> None:
+    """Train in each way, then hold the server against the journals."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--epochs", type=int, default=8)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        server = Server(Path(scratch))
+        server.start()
+        proxy = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Slow,), {"target": server.address}))
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        found = {}
+        for way in WAYS:
+            address = f"http://127.0.0.1:{proxy.server_address[1]}" if way == "0.2 s slower" else server.address
+            found[way] = train(way, Path(scratch) / way.replace(" ", "-"), server, address, options)
+            if way == "dead for good":
+                server.start()
+                command(["sync", f"--tracking.output_dir={Path(scratch) / 'dead-for-good'}"], server.address)
+        missing = {way: hold(folder, server.address) for way, (folder, _, _) in found.items()}
+        server.tell(signal.SIGKILL)
+        print_table(found, missing)
+
+
+def train(
+    way: str, folder: Path, server: Server, address: str, options: argparse.Namespace
+) -> tuple[Path, float, float]:
+    """One training; its folder, the seconds that it trained, and those that the command took besides."""
+    words = [
+        "train",
+        "--model.name=data/base/cartas-t5-mini",
+        f"--training.epochs={options.epochs}",
+        "--early_stopping.patience=0",
+        "--lora.target_modules=all-linear",
+        "--tracking.log_every_steps=1",
+        "--tracking.wait=5",
+        f"--tracking.experiment={way}",
+        f"--tracking.output_dir={folder}",
+    ]
+    began = time.perf_counter()
+    watch = threading.Thread(target=disturb, args=(way, folder, server, options.seconds), daemon=True)
+    watch.start()
+    code = command(words, address)
+    took = time.perf_counter() - began
+    watch.join()
+    if code not in {0, 3}:
+        sys.exit(f"{way}: exit code {code}")
+    print(f"{way}: {took:.0f} s, exit code {code}", file=sys.stderr)
+    (report,) = folder.glob("*/training_metrics.json")
+    seconds = json.loads(report.read_text(encoding="utf-8"))["training_metrics"]["train_runtime"]
+    return report.parent, seconds, took - seconds
+
+
+def disturb(way: str, folder: Path, server: Server, seconds: float) -> None:
+    """Wait for the first step, then do what the way is named after."""
+    if way not in {"killed", "stopped", "dead for good"}:
+        return
+    while not any('["train/loss", ' in path.read_text() for path in folder.glob("*/journal/entries.jsonl")):
+        time.sleep(0.05)
+    if way == "stopped":
+        server.tell(signal.SIGSTOP)
+        time.sleep(seconds)
+        server.tell(signal.SIGCONT)
+        return
+    server.tell(signal.SIGKILL)
+    if way == "killed":
+        time.sleep(seconds)
+        server.start()
+
+
+def command(words: list[str], address: str) -> int:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": address, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment.pop("MLFLOW_RUN_ID", None)
+    return subprocess.run(
+        [sys.executable, "-m", "cartas_mlflow", *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=False,
+    ).returncode
+
+
+def hold(folder: Path, address: str) -> tuple[int, int, int]:
+    """Points in the journal; of those, how many the server lacks, and how many it has twice."""
+    from mlflow import MlflowClient
+
+    from cartas_mlflow.tracking.delivery import Delivered
+    from cartas_mlflow.tracking.journal import Journal
+
+    journal, client = Journal(folder / "journal"), MlflowClient(address)
+    run_id = Delivered.of(folder / "journal")[-1].run_id
+    told: collections.Counter[tuple[str, int]] = collections.Counter()
+    for name in {name for name, _ in journal.points}:
+        told.update((name, point.step) for point in client.get_metric_history(run_id, name))
+    return len(journal.points), sum(not told[point] for point in journal.points), sum(n > 1 for n in told.values())
+
+
+def print_table(found: dict[str, tuple[Path, float, float]], missing: dict[str, tuple[int, int, int]]) -> None:
+    alone = [seconds for way, (_, seconds, _) in found.items() if way.startswith("undisturbed")]
+    mean = sum(alone) / len(alone)
+    print("| server | training (s) | ratio | besides (s) | points | missing | twice |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for way, (_, seconds, besides) in found.items():
+        points, lacking, twice = missing[way]
+        print(f"| {way} | {seconds:.1f} | {seconds / mean:.3f} | {besides:.1f} | {points} | {lacking} | {twice} |")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+if __name__ == "__main__":
+    main()
