@@ -26,6 +26,7 @@ DEFAULT_CONFIG = "configs/default.yaml"
 ALIASES = {
     "epochs": "training.epochs",
     "resume": "training.resume",
+    "num_processes": "training.num_processes",
     "trials": "search.trials",
     "study": "search.study",
     "workers": "search.workers",

@@ -79,6 +79,9 @@ class TrainingSettings(Section):
     micro_batch_size: AutoOrCount = Field(
         "auto", description="exemplos por passagem; auto = o maior divisor de batch_size que cabe na memória"
     )
+    num_processes: int = Field(
+        1, ge=1, le=64, description="processos que treinam juntos neste computador, cada um com a sua parte do batch"
+    )
     learning_rate: float = Field(2e-5, gt=0, le=1, description="taxa de aprendizado máxima")
     scheduler: Literal["cosine", "linear", "constant_with_warmup", "constant"] = Field(
         "cosine", description="curva da taxa de aprendizado"

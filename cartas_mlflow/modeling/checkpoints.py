@@ -10,8 +10,10 @@ from cartas_mlflow.console import say
 from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.files import DamagedFile, check_seal
 
-PARTS = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors")
-"""A checkpoint that lacks one of these resumes with a fresh optimizer, another order, or not at all: in silence."""
+PARTS = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "adapter_model.safetensors")
+GENERATORS = "rng_state*.pth"
+"""A checkpoint that lacks one of these resumes with a fresh optimizer, another order, or not at all: in silence. Of the
+generators there is one for each process that trained."""
 
 
 def checkpoint_step(folder: Path) -> int | None:
@@ -19,7 +21,8 @@ def checkpoint_step(folder: Path) -> int | None:
 
     The library writes ``trainer_state.json`` last, so one that parses and tells the folder's own step closes it.
     """
-    if not all((folder / part).is_file() and (folder / part).stat().st_size for part in PARTS):
+    parts = [*(folder / part for part in PARTS), *(sorted(folder.glob(GENERATORS)) or [folder / "rng_state.pth"])]
+    if not all(part.is_file() and part.stat().st_size for part in parts):
         return None
     try:
         step = json.loads((folder / "trainer_state.json").read_bytes())["global_step"]
@@ -40,7 +43,7 @@ def find_damage(folder: Path) -> str | None:
         check_seal(folder, "")
     except DamagedFile as damage:
         return damage.clause
-    for name in PARTS:
+    for name in (*PARTS, *(path.name for path in sorted(folder.glob(GENERATORS)))):
         if name.endswith((".pt", ".pth")) and not _is_whole_archive(folder / name):
             return f"{name}: está cortado"
         if name.endswith(".safetensors") and not _holds_tensors(folder / name):

@@ -15,6 +15,7 @@ from types import FrameType
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cartas_mlflow.console import say
+from cartas_mlflow.modeling import processes
 
 
 class Interruption(TrainerCallback):
@@ -51,6 +52,7 @@ class Interruption(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
+        self.requested = processes.any_of(self.requested)
         if self.requested and not _ends_epoch(state):
             control.should_save = control.should_training_stop = True
 

@@ -1,10 +1,11 @@
-"""The order in which a training meets its readings, where batches are of similar length."""
+"""The order in which a training meets its readings: the same with one process and with several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
@@ -26,3 +27,42 @@ class LengthGroupedOrder(LengthGroupedSampler):
     def __iter__(self) -> Iterator[int]:
         self.generator.manual_seed(self.seed + self.epoch)
         return super().__iter__()
+
+
+class RandomOrder(Sampler[int]):
+    """At random, as the library's sampler of one process has it."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        yield from torch.randperm(self.count, generator=generator).tolist()
+
+
+class FilledOrder(Sampler[int]):
+    """An order whose last batch is filled up, so that every process has as many passes; the filler teaches nothing.
+
+    Args:
+        filler: index of an example without a target token.
+    """
+
+    def __init__(self, order: LengthGroupedOrder | RandomOrder, batch_size: int, filler: int) -> None:
+        self.order, self.filler = order, filler
+        self.missing = -len(order) % batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.order) + self.missing
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.order
+        yield from [self.filler] * self.missing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cartas_mlflow.modeling.hardware import Hardware
 from cartas_mlflow.modeling.loading import Quantization
@@ -48,19 +48,23 @@ def plan_work(
     shape: Shape,
     quantization: Quantization | None,
     tokens: tuple[int, int],
+    processes: int = 1,
 ) -> WorkPlan:
     """Cut the batches and foresee the memory of each phase.
 
     Args:
         tokens: of the longest prompt and of the longest reading.
+        processes: that train together; on a CPU they share its memory.
     """
-    training, generation = config.training, config.generation
+    training, generation, number = config.training, config.generation, processes
+    if hardware.device == "cpu":
+        hardware = replace(hardware, free_memory=hardware.free_memory / number)
     example = activation_bytes(shape, max(tokens))
     checkpointing = needs_checkpointing(training.gradient_checkpointing, hardware, example)
     if checkpointing:
         example = activation_bytes(shape, max(tokens), checkpointing=True)
     text = cache_bytes(shape, generation, tokens[0])
-    micro = choose_micro_batch(training.micro_batch_size, training.batch_size, hardware, example)
+    micro = choose_micro_batch(training.micro_batch_size, training.batch_size // number, hardware, example)
     at_once = choose_evaluation_batch(config.evaluation.batch_size, hardware, text)
 
     held = weight_bytes(shape, four_bits=quantization is not None, compute=quantization.compute if quantization else "")

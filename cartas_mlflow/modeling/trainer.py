@@ -22,12 +22,14 @@ from transformers import (
 from transformers.trainer_callback import ExportableState
 
 from cartas_mlflow.errors import TrainingError
+from cartas_mlflow.files import seal
+from cartas_mlflow.modeling import processes
 from cartas_mlflow.modeling.chunked_loss import head_deferred, summed_cross_entropy
 from cartas_mlflow.modeling.dropout import cheapen_dropout
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.likelihood import reading_collator
 from cartas_mlflow.modeling.memory import halve
-from cartas_mlflow.modeling.order import LengthGroupedOrder
+from cartas_mlflow.modeling.order import FilledOrder, LengthGroupedOrder, RandomOrder
 from cartas_mlflow.modeling.precision import fast_products
 from cartas_mlflow.modeling.saving import save_or_skip
 from cartas_mlflow.modeling.validation import (
@@ -79,6 +81,8 @@ class ReadingTrainer(Seq2SeqTrainer):
         tokenizer: PreTrainedTokenizerBase,
         **kwargs: Any,
     ) -> None:
+        if processes.count() > 1:
+            kwargs["train_dataset"] = with_filler(kwargs["train_dataset"])
         super().__init__(
             model=model,
             compute_loss_func=self._step_loss,
@@ -109,10 +113,16 @@ class ReadingTrainer(Seq2SeqTrainer):
         return any(stopper.early_stopping_patience_counter >= stopper.early_stopping_patience for stopper in stoppers)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
-        if self.args.train_sampling_strategy != "group_by_length":
+        grouped = self.args.train_sampling_strategy == "group_by_length"
+        if not grouped and processes.count() == 1:
             return super()._get_train_sampler(train_dataset)
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedOrder(list(self.train_dataset["length"]), step, self.args.seed)
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * processes.count()
+        if processes.count() == 1:
+            return LengthGroupedOrder(list(self.train_dataset["length"]), step, self.args.seed)
+        lengths = list(self.train_dataset["length"])[:-1]
+        seed = self.args.seed
+        order = LengthGroupedOrder(lengths, step, seed) if grouped else RandomOrder(len(lengths), seed)
+        return FilledOrder(order, step, filler=len(lengths))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the library's."""
@@ -126,11 +136,21 @@ class ReadingTrainer(Seq2SeqTrainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         folder, save = Path(self.args.output_dir), super()._save_checkpoint
-        if save_or_skip(folder / f"checkpoint-{self.state.global_step}", lambda: save(model, trial)):
+        if processes.count() > 1:
+            self._save_together(folder / f"checkpoint-{self.state.global_step}", lambda: save(model, trial))
+        elif save_or_skip(folder / f"checkpoint-{self.state.global_step}", lambda: save(model, trial)):
             self._best_saved = self._best()
         elif self._best_saved is not None:
             # The best epoch is one that can be given back.
             self.state.best_metric, self.state.best_global_step, self.state.best_model_checkpoint = self._best_saved
+
+    def _save_together(self, checkpoint: Path, save: Callable[[], None]) -> None:
+        """Each process writes the state of its own generator; the leader writes the rest."""
+        self.epoch_loss.gather()
+        save()
+        processes.wait_for_all()
+        if processes.leads():
+            seal(checkpoint)
 
     def _best(self) -> tuple[float | None, int | None, str | None]:
         return self.state.best_metric, self.state.best_global_step, self.state.best_model_checkpoint
@@ -190,6 +210,7 @@ class ReadingTrainer(Seq2SeqTrainer):
             self.score,
             batch_size=self.evaluation_batch,
             final=False,
+            shared=True,
         )
         self.last_evaluation = evaluation
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in evaluation.metrics.items()}
@@ -206,17 +227,42 @@ class EpochLoss(TokenMean, TrainerCallback, ExportableState):
         TrainingError: at the end of a step whose loss is no number, before the weights move.
     """
 
+    def gather(self) -> None:
+        """Put the sums of all processes into the leader's: it alone writes them down."""
+        total, tokens = processes.summed(float(self.total), int(self.tokens))
+        self.total, self.tokens = (total, round(tokens)) if processes.leads() else (0.0, 0)
+
+    def take(self) -> float:
+        """The mean so far over all processes, in nats per token; starts anew."""
+        self.gather()
+        mean = super().take()
+        return processes.told_by_leader(mean)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if not processes.leads():  # what a checkpoint gave back is the leader's
+            self.total, self.tokens = 0.0, 0
+
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {"total": float(self.total), "tokens": int(self.tokens)}}
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        if not math.isfinite(self.total):
+        if processes.any_of(not math.isfinite(self.total)):
             raise TrainingError(
                 f"A perda deixou de ser um número no passo {state.global_step + 1}; use "
                 "training.precision=float32 ou uma training.learning_rate menor."
             )
+
+
+def with_filler(examples: Dataset) -> Dataset:
+    """The examples, and at the end one without a target token: no loss, no gradient."""
+    from datasets import Dataset, concatenate_datasets
+
+    filler = {name: [[1]] for name in examples.column_names} | {"labels": [[IGNORED_LABEL]], "length": [1]}
+    return concatenate_datasets([examples, Dataset.from_dict(filler, features=examples.features)])
 
 
 def training_arguments(
@@ -235,7 +281,7 @@ def training_arguments(
         output_dir=str(output_dir),
         num_train_epochs=training.epochs,
         per_device_train_batch_size=micro_batch_size,
-        gradient_accumulation_steps=training.batch_size // micro_batch_size,
+        gradient_accumulation_steps=training.batch_size // (micro_batch_size * processes.count()),
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.scheduler,
         warmup_steps=round(training.warmup_ratio * steps_per_epoch * training.epochs),
@@ -261,6 +307,7 @@ def training_arguments(
         disable_tqdm=True,
         report_to="none",
         remove_unused_columns=True,
+        ddp_find_unused_parameters=False,
     )
     # Several visible GPUs would silently become DataParallel, which 4-bit bases do not survive.
     arguments._n_gpu = min(1, arguments.n_gpu)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
+from cartas_mlflow.modeling import processes
 from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL
 from cartas_mlflow.modeling.generation import SMALLER_EVALUATION, generate_texts
 from cartas_mlflow.modeling.likelihood import prompt_fit, reading_collator
@@ -92,38 +93,41 @@ def evaluate_model(
     batch_size: int,
     on_progress: Callable[[int], None] | None = None,
     final: bool = True,
+    shared: bool = False,
 ) -> Evaluation:
     """Teacher-forced loss, generated texts and their metrics; with rivals ``prompt_fit`` too. Exact float32 products.
 
     Args:
         batch_size: texts generated at once.
         final: not one of many: ``evaluation.prompt_fit=final`` wants the fit then, and the generated readings' as well.
+        shared: each of the processes that train together evaluates its share of the rows; all of them get the whole.
     """
     started = time.perf_counter()
-    limit = config.data.max_length
+    limit, total = config.data.max_length, len(validation.prompts)
+    rows = processes.share(total) if shared else range(total)
+    prompts = [validation.prompts[row] for row in rows]
     with exact_products():
-        loss = validation_loss(model, tokenizer, validation.encoded, min(batch_size, LOSS_BATCH))
-        texts = generate_texts(
+        losses = validation_losses(model, tokenizer, validation.encoded.select(rows), min(batch_size, LOSS_BATCH))
+        own = generate_texts(
             model,
             tokenizer,
-            validation.prompts,
+            prompts,
             config.generation,
             batch_size=batch_size,
             max_length=limit,
             on_progress=on_progress,
         )
-        metrics = {"loss": loss, **score(texts)}
+        fits = {}
         for name in wanted_fits(config, final) if validation.rivals else ():
-            metrics[name] = prompt_fit(
-                model,
-                tokenizer,
-                validation.texts if name == PROMPT_FIT else texts,
-                validation.prompts,
-                validation.rivals,
-                batch_size=LOSS_BATCH,
-                max_length=limit,
-            )
-    return Evaluation(metrics, tuple(texts), time.perf_counter() - started)
+            texts = [validation.texts[row] for row in rows] if name == PROMPT_FIT else own
+            rivals = [validation.rivals[row] for row in rows]
+            sizes = {"batch_size": LOSS_BATCH, "max_length": limit}
+            fits[name] = prompt_fit(model, tokenizer, texts, prompts, rivals, **sizes) * len(rows) if rows else 0.0
+    if shared:
+        losses, fits = processes.summed(*losses), dict(zip(fits, processes.summed(*fits.values()), strict=True))
+        own = processes.collected(own, total)
+    metrics = {"loss": losses[0] / losses[1], **score(own), **{name: fit / total for name, fit in fits.items()}}
+    return Evaluation(metrics, tuple(own), time.perf_counter() - started)
 
 
 def wanted_fits(config: ExperimentConfig, final: bool) -> list[str]:
@@ -138,7 +142,15 @@ def wanted_fits(config: ExperimentConfig, final: bool) -> list[str]:
 def validation_loss(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, encoded: Dataset, batch_size: int
 ) -> float:
-    """Mean cross-entropy over all target tokens (nats per token), the same whatever the batch size.
+    """Mean cross-entropy over all target tokens (nats per token), the same whatever the batch size."""
+    total, tokens = validation_losses(model, tokenizer, encoded, batch_size)
+    return total / tokens
+
+
+def validation_losses(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, encoded: Dataset, batch_size: int
+) -> tuple[float, float]:
+    """Cross-entropy summed over all target tokens (nats), and how many they are.
 
     Always in float32, on the model inside the PEFT wrapper: once it has trained, the wrapper's ``forward`` computes in
     the training's precision, and the same adapter would have two losses.
@@ -147,7 +159,7 @@ def validation_loss(
 
     collator = reading_collator(tokenizer, model)
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    mean, was_training = TokenMean(), model.training
+    sums, was_training = [0.0, 0.0], model.training
     lengths = list(encoded["length"])
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
 
@@ -161,6 +173,6 @@ def validation_loss(
     model.eval()
     with torch.no_grad():
         for total, tokens in in_pieces(len(order), batch_size, batch_loss, PASS, SMALLER_EVALUATION):
-            mean.add(total, tokens)
+            sums = [sums[0] + total, sums[1] + tokens]
     model.train(was_training)
-    return mean.take()
+    return sums[0], sums[1]

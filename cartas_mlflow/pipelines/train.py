@@ -10,6 +10,7 @@ from typing import Any
 from cartas_mlflow.config import DEFAULT_CONFIG
 from cartas_mlflow.console import keep_log, say
 from cartas_mlflow.errors import RunInterrupted
+from cartas_mlflow.modeling import processes
 from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.modeling.lora import save_adapter
 from cartas_mlflow.modeling.memory import release_memory
@@ -26,6 +27,7 @@ from cartas_mlflow.training.next_steps import say_next_steps
 from cartas_mlflow.training.resumption import going_on_told, say_abandoned, say_interrupted
 from cartas_mlflow.training.review import check_command
 from cartas_mlflow.training.session import begin
+from cartas_mlflow.training.together import follow, leading
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class TrainingResult:
 
 
 @failures_told()
-def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None) -> TrainingResult:
-    """Train one adapter.
+def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None) -> TrainingResult | None:
+    """Train one adapter; gives None in a process that only takes part in another's training.
 
     Raises:
         UserError: anything that the user can mend; the MLflow run, where one was opened, ends FAILED.
@@ -48,6 +50,8 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
     """
     from mlflow import MlflowClient
 
+    if not processes.leads():
+        return follow(config_path, overrides or {})
     say("=== INICIANDO FINE-TUNING PTT5 - SISTEMA DE CARTAS ===")
     say("1. Carregando configurações de treinamento...")
     session = begin(config_path, overrides or {})
@@ -97,15 +101,16 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         record.log_samples(run, data, untuned.texts, "base")
 
         say("8. INICIANDO TREINAMENTO...")
-        result = fitting.fit(
-            setup,
-            score,
-            run=run,
-            folder=session.checkpoints,
-            resume=session.checkpoint,
-            on_texts=lambda epoch, texts: record.log_samples(run, data, texts, f"epoch-{epoch:03d}"),
-            callbacks=[KeepCheckpoint(run, config.tracking.checkpoint_minutes)],
-        )
+        with leading(setup, session):
+            result = fitting.fit(
+                setup,
+                score,
+                run=run,
+                folder=session.checkpoints,
+                resume=session.checkpoint,
+                on_texts=lambda epoch, texts: record.log_samples(run, data, texts, f"epoch-{epoch:03d}"),
+                callbacks=[KeepCheckpoint(run, config.tracking.checkpoint_minutes)],
+            )
         if result.interrupted:
             if result.checkpoint is not None and config.tracking.checkpoint_minutes > 0:
                 keep_checkpoint(run, result.checkpoint)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cartas_mlflow.config import load_config
+from cartas_mlflow.modeling import processes
 from cartas_mlflow.tracking.store import check_tracking_server
 
 
@@ -17,5 +18,5 @@ def check_training(config_path: str, overrides: Mapping[str, Any]) -> None:
     """
     config = load_config(config_path, overrides)
     # One that goes on has settings of its own, and may have begun without a server.
-    if not config.tracking.offline and config.training.resume is None:
+    if processes.leads() and not config.tracking.offline and config.training.resume is None:
         check_tracking_server()

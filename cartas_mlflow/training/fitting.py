@@ -19,6 +19,8 @@ from cartas_mlflow.modeling.interruption import Interruption
 from cartas_mlflow.modeling.loading import load_base
 from cartas_mlflow.modeling.memory import release_memory
 from cartas_mlflow.modeling.parking import parked
+from cartas_mlflow.modeling.plan import WorkPlan
+from cartas_mlflow.modeling.precision import Precision
 from cartas_mlflow.modeling.trainer import EvaluateEvery, ReadingTrainer, early_stopping, training_arguments
 from cartas_mlflow.modeling.validation import Evaluation, ValidationSet, evaluate_model
 from cartas_mlflow.registry.model import open_folder
@@ -32,6 +34,16 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 Score = Callable[[Sequence[str]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the leader of several processes tells the others: its choices, and where the checkpoints are."""
+
+    precision: Precision
+    plan: WorkPlan
+    folder: str
+    resume: Path | None
 
 
 @dataclass(frozen=True)
@@ -121,15 +133,16 @@ def fit(
     setup: Setup,
     score: Score,
     *,
-    run: TrackedRun,
+    run: TrackedRun | None,
     folder: Path,
     resume: Path | None,
-    on_texts: Callable[[int, Sequence[str]], None],
+    on_texts: Callable[[int, Sequence[str]], None] = lambda epoch, texts: None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Fit:
     """Train until the last epoch, early stopping, or an interruption.
 
     Args:
+        run: told of the training; None for a process that only takes part in it.
         folder: where the checkpoints go.
         on_texts: told (epoch, generated validation texts) after each evaluation.
         callbacks: further ones, told after the others.
@@ -148,7 +161,7 @@ def fit(
         progress.show_epoch(epoch, metrics, best=_is_better(metrics, trainer.state.best_metric, config))
         on_texts(epoch, trainer.last_evaluation.texts)
 
-    mlflow_logging = MlflowLogging(run, on_epoch)
+    speaking = [] if run is None else [MlflowLogging(run, on_epoch), progress]
     set_seed(config.training.seed)
     trainer = ReadingTrainer(
         model=setup.model,
@@ -169,8 +182,7 @@ def fit(
         tokenizer=setup.base.tokenizer,
         callbacks=[
             EvaluateEvery(config.evaluation.every_epochs),
-            mlflow_logging,
-            progress,
+            *speaking,
             *early_stopping(config),
             interruption,
         ],

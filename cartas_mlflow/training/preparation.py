@@ -17,6 +17,7 @@ from cartas_mlflow.data.prompts import Prompts, prompt_template
 from cartas_mlflow.data.records import Record, Records, load_records
 from cartas_mlflow.data.splitting import Split, sample_records, split_records
 from cartas_mlflow.errors import BaseModelError, SettingError
+from cartas_mlflow.modeling import processes
 from cartas_mlflow.modeling.base import BaseLocation, BaseUnreachable, find_base
 from cartas_mlflow.modeling.hardware import Hardware, inspect_hardware
 from cartas_mlflow.modeling.loading import (
@@ -302,10 +303,25 @@ def tokenize_data(
 
 def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: tuple[int, int]) -> WorkPlan:
     """Cut the batches for texts of up to so many tokens (prompt, reading), and tell what each phase will take."""
-    plan = plan_work(config, base.hardware, base.shape, base.quantization, tokens)
-    pieces = config.training.batch_size // plan.micro_batch
-    cut = count_words(pieces, "acumulação", "acumulações")
-    say(f"Batch efetivo: {config.training.batch_size} ({plan.micro_batch} por passagem × {cut})")
+    number, batch = planned_processes(config), config.training.batch_size
+    if batch % number:
+        raise SettingError(
+            f"training.batch_size={batch} não se divide por {number} processos; use um múltiplo de {number}."
+        )
+    if base.hardware.device == "cuda" and base.hardware.gpus < number:
+        raise SettingError(
+            f"training.num_processes={number}, mas este computador tem só {base.hardware.gpus} GPU; use "
+            f"training.num_processes={base.hardware.gpus} ou training.device=cpu."
+        )
+    plan = plan_work(config, base.hardware, base.shape, base.quantization, tokens, number)
+    if (batch // number) % plan.micro_batch:
+        raise SettingError(
+            f"training.micro_batch_size={plan.micro_batch} não divide as {batch // number} leituras que cabem a cada "
+            f"um dos {number} processos; use auto."
+        )
+    cut = count_words(batch // number // plan.micro_batch, "acumulação", "acumulações")
+    together = f" × {number} processos" if number > 1 else ""
+    say(f"Batch efetivo: {batch} ({plan.micro_batch} por passagem × {cut}{together})")
     if plan.checkpointing:
         say("Ativações recalculadas (gradient checkpointing): mais lento, com menos memória")
     free = base.hardware.free_memory
@@ -320,6 +336,11 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: tuple[int, i
             "data.max_length ou generation.num_beams menor"
         )
     return plan
+
+
+def planned_processes(config: ExperimentConfig) -> int:
+    """How many will train together: those that torchrun started, or those that will be started."""
+    return max(processes.count(), config.training.num_processes)
 
 
 def _lost_characters(tokenizer: PreTrainedTokenizerBase, data: PreparedData) -> str:
