@@ -87,6 +87,15 @@ def test_the_arrangement_names_the_versions_of_this_project() -> None:
     assert "examples/compose.yaml" in guide
 
 
+@pytest.mark.parametrize("path", sorted((PROJECT_ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)
+def test_accelerate_understands_its_files(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert (config.distributed_type.value, config.mixed_precision) == ("MULTI_GPU", "no")
+    assert config.num_processes % config.num_machines == 0
+
+
 @pytest.mark.skipif(shutil.which("docker") is None, reason="needs docker compose's own reader")
 def test_docker_compose_understands_the_file() -> None:
     checked = subprocess.run(

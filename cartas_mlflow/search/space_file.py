@@ -34,6 +34,11 @@ def load_search(config_path: str, overrides: Mapping[str, Any]) -> tuple[Experim
         SettingError: a setting, or a dimension of the space, that cannot be.
     """
     config = load_config(config_path, overrides)
+    if config.training.num_processes > 1:
+        raise SettingError(
+            f"training.num_processes={config.training.num_processes} vale para um treino; numa busca cada tentativa é de "
+            "um processo, e quem usa várias GPUs ou núcleos é workers."
+        )
     return config, read_space(config_path, config, overrides)
 
 
