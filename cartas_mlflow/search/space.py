@@ -19,6 +19,7 @@ FIXED = {
     "training.device": "vale para o processo inteiro",
     "training.precision": "vale para o processo inteiro",
     "training.resume": "uma tentativa não continua outra",
+    "training.num_processes": "cada tentativa é de um processo",
     "training.seed": "com outra semente a mesma tentativa daria outro valor",
     "generation.seed": "com outra semente a mesma tentativa daria outro valor",
     "early_stopping.metric": "é search.metric que escolhe a época",

@@ -326,3 +326,8 @@ def test_the_space_stays_the_user_s_on_a_fallback_and_has_to_suit_it(tmp_path: P
     assert len(load_search(str(path), {})[1].dimensions) == 1
     with pytest.raises(SettingError, match=r"generation\.min_new_tokens"):
         read_space(str(path), fallen, {})
+
+
+def test_several_processes_in_a_search_are_its_workers() -> None:
+    with pytest.raises(SettingError, match=r"numa busca cada tentativa é de um processo, e quem usa .* é workers\."):
+        load_search(SEARCH_CONFIG, {"num_processes": "2"})
