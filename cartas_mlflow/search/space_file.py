@@ -36,8 +36,8 @@ def load_search(config_path: str, overrides: Mapping[str, Any]) -> tuple[Experim
     config = load_config(config_path, overrides)
     if config.training.num_processes > 1:
         raise SettingError(
-            f"training.num_processes={config.training.num_processes} vale para um treino; numa busca cada tentativa é de "
-            "um processo, e quem usa várias GPUs ou núcleos é workers."
+            f"training.num_processes={config.training.num_processes} vale para um treino; numa busca cada tentativa é "
+            "de um processo, e quem usa várias GPUs ou núcleos é workers."
         )
     return config, read_space(config_path, config, overrides)
 
