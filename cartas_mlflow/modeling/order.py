@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
@@ -46,7 +47,7 @@ class RandomOrder(Sampler[int]):
         yield from torch.randperm(self.count, generator=generator).tolist()
 
 
-class FilledOrder(Sampler[int]):
+class FilledOrder(Sampler[int], TrainerCallback):
     """An order whose last batch is filled up, so that every process has as many passes; the filler teaches nothing.
 
     Args:
@@ -59,6 +60,12 @@ class FilledOrder(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         self.order.set_epoch(epoch)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """The library does not reach the order where it skips what was trained before an interruption."""
+        self.set_epoch(int(state.epoch or 0))
 
     def __len__(self) -> int:
         return len(self.order) + self.missing

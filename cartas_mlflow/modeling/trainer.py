@@ -122,7 +122,9 @@ class ReadingTrainer(Seq2SeqTrainer):
         lengths = list(self.train_dataset["length"])[:-1]
         seed = self.args.seed
         order = LengthGroupedOrder(lengths, step, seed) if grouped else RandomOrder(len(lengths), seed)
-        return FilledOrder(order, step, filler=len(lengths))
+        filled = FilledOrder(order, step, filler=len(lengths))
+        self.add_callback(filled)
+        return filled
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the library's."""
