@@ -31,6 +31,9 @@ class PretrainSettings(Section):
     output: str = Field(
         "results/pretrain", min_length=1, description="pasta do checkpoint, do vocabulário e da base; continua o que há"
     )
+    start: OptionalText = Field(
+        None, description="base de quem se herdam vocabulário, embeddings e decodificador; none = tudo do zero"
+    )
     vocabulary: int = Field(8000, ge=64, le=64_000, description="peças do vocabulário")
     shape: PretrainShape = PretrainShape()
     document_tokens: int = Field(96, ge=16, le=96, description="comprimento máximo de um trecho do corpus (tokens)")

@@ -25,7 +25,8 @@ from cartas_mlflow.pretraining.model import build_model
 from cartas_mlflow.pretraining.objective import Objective, describe_vocabulary
 from cartas_mlflow.pretraining.record import Watch, stop_when
 from cartas_mlflow.pretraining.session import PretrainingSession
-from cartas_mlflow.pretraining.training import Pretraining, read_machine
+from cartas_mlflow.pretraining.start import take_language, take_vocabulary
+from cartas_mlflow.pretraining.training import Pretraining, WeightAverage, read_machine
 from cartas_mlflow.pretraining.vocabulary import padded_vocabulary_size, train_vocabulary
 from cartas_mlflow.settings import ExperimentConfig
 
@@ -82,7 +83,9 @@ def prepare_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    if session.run_id is None:
+    if session.run_id is None and config.pretrain.start is not None:
+        take_vocabulary(config.pretrain.start, session.tokenizer)
+    elif session.run_id is None:
         paragraphs = [text for text, _ in read_paragraphs(session.texts, {}) if not is_held_out(text)]
         ours = [text for text in domain if not is_held_out(text, HELD_OUT_DOMAIN_PER_MILLE)]
         train_vocabulary([*paragraphs, *ours * 4], session.tokenizer, config.pretrain.vocabulary)
@@ -116,6 +119,10 @@ def prepare_model(config: ExperimentConfig, session: PretrainingSession) -> Pret
     machine = _find_machine(config, session, rows)
     training = Pretraining(build_model(settings.shape, rows, settings.seed), settings, machine, settings.compile)
     say(f"T5 de {sum(weights.numel() for weights in training.model.parameters()) / 1e6:.1f} milhões de pesos")
+    if session.run_id is None and settings.start is not None:
+        take_language(training.model, settings.start)
+        training.average = WeightAverage(training.model)
+        say(f"Vocabulário, embeddings e decodificador de {settings.start}; o resto começa do zero")
     if session.run_id is not None:
         training.load(session.checkpoint)
         say(f"Continuando do passo {training.progress.step} ({training.progress.tokens} tokens)")

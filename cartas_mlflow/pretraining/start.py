@@ -1,0 +1,59 @@
+"""A pre-training that begins with the language of an earlier base, and with none of what its encoder has learnt."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cartas_mlflow.config import find_project_file
+from cartas_mlflow.errors import SettingError
+from cartas_mlflow.modeling.base import TOKENIZER_FILES, BaseLocation
+from cartas_mlflow.modeling.loading import load_base
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+CROSS_ATTENTION = ".EncDecAttention."
+_KEPT = ("shared.", "decoder.")
+
+
+def take_vocabulary(base: str, folder: Path) -> None:
+    """Copy a base's tokenizer.
+
+    Raises:
+        SettingError: there is none.
+    """
+    source = _folder(base)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*TOKENIZER_FILES, "tokenizer_config.json"):
+        if (source / name).exists():
+            shutil.copy2(source / name, folder / name)
+    shutil.copy2(source / "config.json", folder / "config.json")
+
+
+def take_language(model: T5ForConditionalGeneration, base: str) -> None:
+    """Give a new model, in place, a base's embeddings and decoder, but for the decoder's attention to the encoder.
+
+    What the base has been taught to answer goes through its encoder and that attention: both begin anew. What stays is
+    how it continues a text.
+
+    Raises:
+        SettingError: the base has another shape or vocabulary.
+    """
+    earlier = load_base(BaseLocation(base, _folder(base), "folder")).state_dict()
+    own = model.state_dict()
+    kept = {name for name in own if name.startswith(_KEPT) and CROSS_ATTENTION not in name}
+    for name in sorted(kept):
+        if name not in earlier or earlier[name].shape != own[name].shape:
+            raise SettingError(
+                f"pretrain.start={base} tem outra forma ({name}); use a sua em pretrain.shape e pretrain.vocabulary."
+            )
+        own[name].copy_(earlier[name])
+
+
+def _folder(base: str) -> Path:
+    folder = find_project_file(base)
+    if not (folder / "config.json").is_file():
+        raise SettingError(f"pretrain.start={base} não é a pasta de um modelo base; indique uma que tenha config.json.")
+    return folder
