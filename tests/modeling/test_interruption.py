@@ -162,7 +162,7 @@ def test_a_second_ctrl_c_stops_at_once(start: Start) -> None:
     training.hear("💾 Salvando checkpoint de emergência...")
     training.process.send_signal(signal.SIGINT)
     assert training.end() == 130
-    assert training.said[-1] == "⚠️ Interrompido pelo usuário (Ctrl+C)"
+    assert training.said[-1] == "⚠️ Nenhum checkpoint foi salvo: a interrupção veio antes do primeiro passo."
     assert not any("Traceback" in line for line in training.said)
     assert list(training.folder.glob("results/*/checkpoints/checkpoint-*")) == []
     _, run = run_of(training)
