@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cartas_mlflow.errors import BaseModelError, SettingError, first_line
 from cartas_mlflow.modeling.base import TOKENIZER_FILES, BaseLocation
 from cartas_mlflow.modeling.hardware import Hardware
-from cartas_mlflow.modeling.memory import GIB, Shape, needs_four_bits, weight_bytes
+from cartas_mlflow.modeling.memory import GIB, Shape, blocks_given_back, needs_four_bits, weight_bytes
 from cartas_mlflow.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -149,7 +150,8 @@ def load_base(location: BaseLocation, device: str = "cpu", quantization: Quantiz
         )
         options["device_map"] = {"": device}
     try:
-        model, report = AutoModelForSeq2SeqLM.from_pretrained(location.folder, output_loading_info=True, **options)
+        with blocks_given_back() if quantization is not None else nullcontext():
+            model, report = AutoModelForSeq2SeqLM.from_pretrained(location.folder, output_loading_info=True, **options)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise BaseModelError(
             f"O modelo em {location.folder} não pôde ser lido ({first_line(error)}); baixe ou copie o modelo de novo."

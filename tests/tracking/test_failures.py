@@ -269,7 +269,7 @@ def test_a_database_that_does_not_answer_is_one_sentence_within_seconds(use: Cal
 
 ARTIFACT_STORES = {
     "/dev/null/x": "há um arquivo no lugar de uma pasta",
-    "s3://balde/x": "pip install boto3",
+    "s3://balde/x": "confira as credenciais",
     "gs://balde/x": "pip install google-cloud-storage",
 }
 
