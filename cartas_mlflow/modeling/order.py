@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class LengthGroupedOrder(LengthGroupedSampler):
@@ -73,3 +79,11 @@ class FilledOrder(Sampler[int], TrainerCallback):
     def __iter__(self) -> Iterator[int]:
         yield from self.order
         yield from [self.filler] * self.missing
+
+
+def with_filler(examples: Dataset) -> Dataset:
+    """The examples, and at the end one without a target token: no loss, no gradient."""
+    from datasets import Dataset, concatenate_datasets
+
+    filler = {name: [[1]] for name in examples.column_names} | {"labels": [[IGNORED_LABEL]], "length": [1]}
+    return concatenate_datasets([examples, Dataset.from_dict(filler, features=examples.features)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,23 +18,21 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_callback import ExportableState
 
-from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.files import seal
 from cartas_mlflow.modeling import processes
 from cartas_mlflow.modeling.chunked_loss import head_deferred, summed_cross_entropy
 from cartas_mlflow.modeling.dropout import cheapen_dropout
+from cartas_mlflow.modeling.epoch_loss import EpochLoss
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.likelihood import reading_collator
 from cartas_mlflow.modeling.memory import halve
-from cartas_mlflow.modeling.order import FilledOrder, LengthGroupedOrder, RandomOrder
+from cartas_mlflow.modeling.order import FilledOrder, LengthGroupedOrder, RandomOrder, with_filler
 from cartas_mlflow.modeling.precision import fast_products
 from cartas_mlflow.modeling.saving import save_or_skip
 from cartas_mlflow.modeling.validation import (
     IGNORED_LABEL,
     Evaluation,
-    TokenMean,
     ValidationSet,
     evaluate_model,
 )
@@ -175,7 +172,15 @@ class ReadingTrainer(Seq2SeqTrainer):
             else:
                 losses.append(loss)
                 start += size
-        return torch.stack(losses).sum()
+        loss = torch.stack(losses).sum()
+        self.epoch_loss.since_log += loss
+        return loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As the library's; but the mean since the last time outlives an interruption."""
+        if "loss" in logs:
+            logs["loss"] = self.epoch_loss.take_steps(self.state.global_step)
+        super().log(logs, *args, **kwargs)
 
     def _try_piece(
         self, model: torch.nn.Module, piece: dict[str, torch.Tensor], num_items_in_batch: Any
@@ -220,51 +225,6 @@ class ReadingTrainer(Seq2SeqTrainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-
-class EpochLoss(TokenMean, TrainerCallback, ExportableState):
-    """A mean that checkpoints keep, so that an epoch that was interrupted counts whole.
-
-    Raises:
-        TrainingError: at the end of a step whose loss is no number, before the weights move.
-    """
-
-    def gather(self) -> None:
-        """Put the sums of all processes into the leader's: it alone writes them down."""
-        total, tokens = processes.summed(float(self.total), int(self.tokens))
-        self.total, self.tokens = (total, round(tokens)) if processes.leads() else (0.0, 0)
-
-    def take(self) -> float:
-        """The mean so far over all processes, in nats per token; starts anew."""
-        self.gather()
-        mean = super().take()
-        return processes.told_by_leader(mean)
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        if not processes.leads():  # what a checkpoint gave back is the leader's
-            self.total, self.tokens = 0.0, 0
-
-    def state(self) -> dict[str, Any]:
-        return {"args": {}, "attributes": {"total": float(self.total), "tokens": int(self.tokens)}}
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        if processes.any_of(not math.isfinite(self.total)):
-            raise TrainingError(
-                f"A perda deixou de ser um número no passo {state.global_step + 1}; use "
-                "training.precision=float32 ou uma training.learning_rate menor."
-            )
-
-
-def with_filler(examples: Dataset) -> Dataset:
-    """The examples, and at the end one without a target token: no loss, no gradient."""
-    from datasets import Dataset, concatenate_datasets
-
-    filler = {name: [[1]] for name in examples.column_names} | {"labels": [[IGNORED_LABEL]], "length": [1]}
-    return concatenate_datasets([examples, Dataset.from_dict(filler, features=examples.features)])
 
 
 def training_arguments(

@@ -165,16 +165,21 @@ class Reader:
                 yield entry
 
 
-def ending(file: Path) -> str | None:
-    """The status with which a journal's run ended; None if it did not. Only the last line is read."""
+def last_entry(file: Path) -> Entry | None:
+    """A journal's last entry, read alone; None if it is cut short, or longer than those that end a journal."""
     with file.open("rb") as stream:
         stream.seek(-min(_TAIL, stream.seek(0, os.SEEK_END)), os.SEEK_END)
         *_, last = stream.read().rstrip(b"\n").rsplit(b"\n", 1)
     try:
-        _, _, kind, body = json.loads(last)["entry"]
+        return Entry(*json.loads(last)["entry"])
     except (ValueError, KeyError, TypeError):
         return None
-    return body["status"] if kind == "end" else None
+
+
+def ending(file: Path) -> str | None:
+    """The status with which a journal's run ended; None if it did not."""
+    last = last_entry(file)
+    return last.body["status"] if last is not None and last.kind == "end" else None
 
 
 def points_of(entry: Entry) -> list[Point]:

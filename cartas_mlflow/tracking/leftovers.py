@@ -12,7 +12,7 @@ from cartas_mlflow.errors import TrackingError
 from cartas_mlflow.files import DamagedFile
 from cartas_mlflow.tracking.courier import FIRST_PATIENCE, RequestLimits
 from cartas_mlflow.tracking.delivery import Delivered, Delivery, Told
-from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, Journal, ending
+from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, Journal, ending, last_entry
 from cartas_mlflow.tracking.run import NOTE_TAG, OUTCOME_TAG
 from cartas_mlflow.tracking.store import one_at_a_time
 from cartas_mlflow.tracking.telling import LogModel
@@ -80,7 +80,7 @@ def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str], *, offlin
     """End the runs of a folder's trainings at which no process of this machine works any more; gives their folders.
 
     In MLflow they would say RUNNING for ever. One that the store in use has not, or does not hear now, is ended in its
-    folder, for ``sync`` to tell.
+    folder, for ``sync`` to tell; so is the rest of one that was ended, by a process that died while it told so.
 
     Args:
         how_to_go_on: a training's folder -> Markdown for its run's description.
@@ -88,11 +88,14 @@ def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str], *, offlin
     """
     found = []
     for file in sorted(parent.glob(f"*/{FOLDER}/{ENTRIES}")):
-        if ending(file) is not None:
+        folder, status = file.parent.parent, ending(file)
+        if status is not None and (status != "KILLED" or offline or not _is_half_told(file)):
             continue
-        folder = file.parent.parent
         with suppress(TrackingError, DamagedFile), held(folder):
             journal = Journal(file.parent)
+            if status is not None:
+                _tell_end(journal)
+                continue
             if journal.last is None or journal.last.kind == "end" or journal.host not in {None, platform.node()}:
                 continue
             _write_end(journal, {NOTE_TAG: f"**Interrompida.** {how_to_go_on(folder)}"})
@@ -100,6 +103,12 @@ def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str], *, offlin
             if not offline:
                 _tell_end(journal)
     return found
+
+
+def _is_half_told(file: Path) -> bool:
+    """Whether a run has been told a part of what a journal says."""
+    last, runs = last_entry(file), Delivered.of(file.parent)
+    return last is not None and bool(runs) and runs[-1].count <= last.number
 
 
 def _write_end(journal: Journal, tags: Mapping[str, str]) -> None:

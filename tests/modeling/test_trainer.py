@@ -308,7 +308,10 @@ def test_a_checkpoint_holds_nothing_of_the_base(make: MakeTrainer) -> None:
     (checkpoint,) = complete_checkpoints(Path(trainer.args.output_dir))
     assert all("lora_" in name for name in load_file(checkpoint / "adapter_model.safetensors"))
     state = json.loads((checkpoint / "trainer_state.json").read_text())
-    assert state["stateful_callbacks"]["EpochLoss"] == {"args": {}, "attributes": {"total": 0.0, "tokens": 0}}
+    assert state["stateful_callbacks"]["EpochLoss"] == {
+        "args": {},
+        "attributes": {"total": 0.0, "tokens": 0, "since_log": 0.0, "logged_at": 2},
+    }
 
 
 def test_the_warm_up_is_a_share_of_all_steps(make: MakeTrainer) -> None:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from finished import Trained, train_here
 from mlflow import MlflowClient
-from trainings import environment_elsewhere
 
-from cartas_mlflow.config import DEFAULT_CONFIG, PROJECT_ROOT, load_config
+from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.errors import RunInterrupted, SettingError, TrackingError, TrainingError
 from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking import kept_checkpoint
-from cartas_mlflow.tracking.journal import Journal, Point
+from cartas_mlflow.tracking.journal import Journal
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.training.resumption import find_training, going_on_told, say_abandoned, say_interrupted
 from cartas_mlflow.training.session import begin
@@ -127,8 +122,13 @@ def test_one_that_is_at_work_is_left_alone(tracking_store: str, earlier: Path, s
     assert said == []
 
 
+def _only_run(client: MlflowClient) -> str:
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return run.info.run_id
+
+
 @pytest.mark.slow
-def test_a_killed_training_goes_on_elsewhere_from_what_its_run_keeps(
+def test_a_refused_resumption_leaves_the_run_as_it_was_and_another_goes_on_without_the_folder(
     trained: Trained,
     quick: dict[str, Any],
     empty_store: str,
@@ -136,73 +136,20 @@ def test_a_killed_training_goes_on_elsewhere_from_what_its_run_keeps(
     said: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import torch
-
-    settings = {**quick, "tracking.checkpoint_minutes": 0.0001}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cartas_mlflow", "train"]
-        + [word for name, value in settings.items() for word in (f"--{name}", str(value))],
-        cwd=tmp_path,
-        env=environment_elsewhere(
-            PYTHONPATH=str(PROJECT_ROOT),
-            MLFLOW_TRACKING_URI=empty_store,
-            OMP_NUM_THREADS=str(torch.get_num_threads()),  # another number rounds otherwise
-        ),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    client = MlflowClient()
-    try:
-        run_id = None
-        while run_id is None or not client.list_artifacts(run_id, "checkpoint"):
-            assert process.poll() is None
-            time.sleep(0.05)
-            if run_id is None:
-                run_id = next((path.parent.parent.name for path in tmp_path.glob("results/*/run.json")), None)
-                run_id = None if run_id is None else _only_run(client)
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait(30)
-    shutil.rmtree(tmp_path / "results")
-    with pytest.raises(TrackingError, match=f"A execução {run_id} ainda está trabalhando"):
-        train_here(settings, training__resume=run_id)
-    assert list((tmp_path / "results").iterdir()) == []
-    monkeypatch.setattr(kept_checkpoint, "SIGN_OF_LIFE", 0)
-
-    again = train_here(settings, training__resume=run_id)
-    assert any(f"buscando no MLflow o checkpoint da execução {run_id}" in line for line in said)
-    assert (again.result.run_id, again.run.info.status) == (run_id, "FINISHED")
-    for name in SERIES:
-        assert again.series(name) == trained.series(name), name
-        history = [Point(name, p.value, p.timestamp, p.step) for p in client.get_metric_history(run_id, name)]
-        assert len({point.step for point in history}) == len(history), name
-    assert again.result.metrics == trained.result.metrics
-    assert client.list_artifacts(run_id, "checkpoint") == []
-
-
-def _only_run(client: MlflowClient) -> str:
-    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    return run.info.run_id
-
-
-@pytest.mark.slow
-def test_a_refused_resumption_leaves_the_run_as_it_was(
-    quick: dict[str, Any], empty_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     from cartas_mlflow.training import fitting
 
-    real, steps = fitting.MlflowLogging.on_evaluate, []
+    real, epochs = fitting.MlflowLogging.on_evaluate, []
 
     def interrupt(self: Any, *args: Any, **kwargs: Any) -> None:
         real(self, *args, **kwargs)
-        steps.append(1)
-        if len(steps) == 2:
+        epochs.append(1)
+        if len(epochs) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(fitting.MlflowLogging, "on_evaluate", interrupt)
-    with pytest.raises(RunInterrupted):
-        train_here(quick)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.MlflowLogging, "on_evaluate", interrupt)
+        with pytest.raises(RunInterrupted):
+            train_here(quick)
     client = MlflowClient()
     run_id = _only_run(client)
     before = client.get_run(run_id)
@@ -213,3 +160,35 @@ def test_a_refused_resumption_leaves_the_run_as_it_was(
             train_here(quick, training__resume="last", **others)
         now = client.get_run(run_id)
         assert (now.info.status, now.data.tags, now.data.params) == ("KILLED", before.data.tags, before.data.params)
+
+    shutil.rmtree(tmp_path / "results")
+    client.update_run(run_id, "RUNNING")  # as on a machine whose process is alive, or died this minute
+    with pytest.raises(TrackingError, match=f"A execução {run_id} ainda está trabalhando"):
+        train_here(quick, training__resume=run_id)
+    assert list((tmp_path / "results").iterdir()) == []
+    monkeypatch.setattr(kept_checkpoint, "SIGN_OF_LIFE", 0)
+
+    again = train_here(quick, training__resume="last")
+    assert any(f"buscando no MLflow o checkpoint da execução {run_id}" in line for line in said)
+    assert (again.result.run_id, again.run.info.status) == (run_id, "FINISHED")
+    for name in SERIES:
+        assert again.series(name) == trained.series(name), name
+        steps = [point.step for point in client.get_metric_history(run_id, name)]
+        assert len(set(steps)) == len(steps), name
+    assert again.result.metrics == trained.result.metrics
+    assert client.list_artifacts(run_id, "checkpoint") == []
+
+
+def test_a_dead_training_s_end_that_was_not_told_to_its_end_is_told_at_the_next_start(
+    tracking_store: str, tmp_path: Path
+) -> None:
+    quiet = TrackingSettings(output_dir=str(tmp_path / "results"), system_metrics=False)
+    with pytest.raises(RunInterrupted), open_run(quiet, folder=tmp_path / "results" / "um") as run:
+        raise RunInterrupted("Para continuar: `python …`")
+    state = tmp_path / "results" / "um" / "journal" / "delivered.json"
+    told = json.loads(state.read_text(encoding="utf-8"))
+    told["runs"][0]["count"] -= 2
+    state.write_text(json.dumps(told), encoding="utf-8")
+    MlflowClient().update_run(run.id, "RUNNING")
+    say_abandoned(load_config(DEFAULT_CONFIG, {"tracking.output_dir": quiet.output_dir}), Path("/outra"))
+    assert MlflowClient().get_run(run.id).info.status == "KILLED"
