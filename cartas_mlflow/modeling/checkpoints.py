@@ -21,8 +21,7 @@ def checkpoint_step(folder: Path) -> int | None:
 
     The library writes ``trainer_state.json`` last, so one that parses and tells the folder's own step closes it.
     """
-    parts = [*(folder / part for part in PARTS), *(sorted(folder.glob(GENERATORS)) or [folder / "rng_state.pth"])]
-    if not all(part.is_file() and part.stat().st_size for part in parts):
+    if not all(part.is_file() and part.stat().st_size for part in _parts(folder)):
         return None
     try:
         step = json.loads((folder / "trainer_state.json").read_bytes())["global_step"]
@@ -37,17 +36,22 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path, step in steps.items() if step is not None), key=lambda path: steps[path] or 0)
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a folder, if there is one."""
+    return next(reversed(complete_checkpoints(folder)), None)
+
+
 def find_damage(folder: Path) -> str | None:
     """What is wrong with a complete checkpoint, as a Portuguese clause; None if it can be trusted."""
     try:
         check_seal(folder, "")
     except DamagedFile as damage:
         return damage.clause
-    for name in (*PARTS, *(path.name for path in sorted(folder.glob(GENERATORS)))):
-        if name.endswith((".pt", ".pth")) and not _is_whole_archive(folder / name):
-            return f"{name}: está cortado"
-        if name.endswith(".safetensors") and not _holds_tensors(folder / name):
-            return f"{name}: está cortado"
+    for part in _parts(folder):
+        if part.suffix in {".pt", ".pth"} and not _is_whole_archive(part):
+            return f"{part.name}: está cortado"
+        if part.suffix == ".safetensors" and not _holds_tensors(part):
+            return f"{part.name}: está cortado"
     return None
 
 
@@ -77,6 +81,12 @@ def find_checkpoint(path: str) -> Path:
             return checkpoint.resolve()
         say(f"⚠️ {checkpoint.name} está danificado ({damage}); tentando o anterior.")
     raise TrainingError(f"Não há checkpoint completo em {path}; indique em training.resume uma pasta checkpoint-N.")
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files that a checkpoint must have."""
+    generators = sorted(folder.glob(GENERATORS)) or [folder / "rng_state.pth"]
+    return [*(folder / part for part in PARTS), *generators]
 
 
 def _holds_tensors(path: Path) -> bool:

@@ -222,8 +222,7 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        _trim_heap()
+    _tell_glibc("malloc_trim", 0)  # it keeps freed blocks of up to 32 MiB for itself unless it is told
 
 
 @contextmanager
@@ -233,29 +232,21 @@ def blocks_given_back() -> Iterator[None]:
     glibc keeps such blocks in its heap once it has seen larger ones come and go; quantising PTT5 large, float32 matrix
     by matrix, would leave 0.7 GiB of them. Afterwards it is as it would become by itself.
     """
-    allocator = _allocator() if sys.platform == "linux" else None
-    if allocator is not None:
-        allocator(_MMAP_THRESHOLD, 1 << 20)
+    _tell_glibc("mallopt", _MMAP_THRESHOLD, 1 << 20)
     try:
         yield
     finally:
-        if allocator is not None:
-            allocator(_MMAP_THRESHOLD, 32 << 20)
+        _tell_glibc("mallopt", _MMAP_THRESHOLD, 32 << 20)
 
 
-def _allocator() -> Callable[[int, int], int] | None:
-    import ctypes
+def _tell_glibc(function: str, *arguments: int) -> None:
+    """Call a function of the C library's allocator; nothing where that is another (musl, other systems)."""
+    if sys.platform == "linux":
+        import ctypes
 
-    return getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-
-
-def _trim_heap() -> None:
-    """glibc keeps freed blocks of up to 32 MiB for itself unless it is told."""
-    import ctypes
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-    if trim is not None:
-        trim(0)
+        found = getattr(ctypes.CDLL(None), function, None)
+        if found is not None:
+            found(*arguments)
 
 
 def _share(hardware: Hardware, share: float, most_on_cpu: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cartas_mlflow.console import say
 from cartas_mlflow.files import seal
-from cartas_mlflow.modeling.checkpoints import complete_checkpoints
+from cartas_mlflow.modeling.checkpoints import newest_checkpoint
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_WORDS = ("PytorchStreamWriter failed", "inline_container", "os error 28", "os error 122", "No space left")
@@ -32,8 +32,8 @@ def save_or_skip(checkpoint: Path, save: Callable[[], None]) -> bool:
         if not is_full_disk(error):
             raise
         shutil.rmtree(checkpoint, ignore_errors=True)
-        older = complete_checkpoints(checkpoint.parent)
-        rest = f"o mais novo continua sendo {older[-1].name}" if older else "ainda não há nenhum"
+        older = newest_checkpoint(checkpoint.parent)
+        rest = f"o mais novo continua sendo {older.name}" if older else "ainda não há nenhum"
         say(
             f"⚠️ O disco de {checkpoint.parent} está cheio: {checkpoint.name} não foi salvo, e {rest}. O treino "
             "continua; libere espaço para o próximo."

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import RunInterrupted, TrackingError, Undelivered, UserError, first_line
@@ -26,9 +26,6 @@ from cartas_mlflow.tracking.run import FAILURE_TAG, OUTCOME_TAG, TrackedRun, syn
 from cartas_mlflow.tracking.standing import Standing
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow
 from cartas_mlflow.tracking.telling import JOURNAL_TAG, LogModel
-
-if TYPE_CHECKING:
-    pass
 
 LAST_WAIT = 10.0
 """Seconds that a run that failed or was interrupted waits at most for a store that is away: its user is waiting."""

@@ -13,7 +13,7 @@ from cartas_mlflow.console import say
 from cartas_mlflow.errors import OutOfMemory
 from cartas_mlflow.evaluation.baselines import Sources, look_up
 from cartas_mlflow.evaluation.metrics import score_texts
-from cartas_mlflow.modeling.checkpoints import complete_checkpoints
+from cartas_mlflow.modeling.checkpoints import newest_checkpoint
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.interruption import Interruption
 from cartas_mlflow.modeling.loading import load_base
@@ -202,7 +202,6 @@ def fit(
         ) from error
     state, history = trainer.state, tuple(_history(trainer.state.log_history))
     last = round(history[-1]["epoch"]) if history else 0
-    checkpoints = complete_checkpoints(folder)
     figures = {name: float(value) for name, value in output.metrics.items() if name != "epoch"}
     result = Fit(
         best_epoch=next((round(row["epoch"]) for row in history if row["step"] == state.best_global_step), last),
@@ -210,7 +209,7 @@ def fit(
         history=history,
         stopped_early=state.global_step < state.max_steps and trainer.ran_out_of_patience,
         interrupted=interruption.requested,
-        checkpoint=checkpoints[-1] if checkpoints else None,
+        checkpoint=newest_checkpoint(folder),
         figures={**figures, "train_runtime": time.perf_counter() - started},
     )
     if not result.interrupted:

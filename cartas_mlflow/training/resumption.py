@@ -13,7 +13,7 @@ from pathlib import Path
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import RunInterrupted, TrainingError
 from cartas_mlflow.files import checksum
-from cartas_mlflow.modeling.checkpoints import complete_checkpoints
+from cartas_mlflow.modeling.checkpoints import newest_checkpoint
 from cartas_mlflow.settings import ExperimentConfig, TrackingSettings
 from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, ending
 from cartas_mlflow.tracking.kept_checkpoint import fetch_training, find_interrupted
@@ -38,7 +38,7 @@ def find_training(resume: str, tracking: TrackingSettings) -> str:
         return resume
     parent = Path(tracking.output_dir)
     begun = {path.parent: path.parent / "checkpoints" for path in parent.glob("*/run.json")}
-    saved = [folder for folder, checkpoints in begun.items() if complete_checkpoints(checkpoints)]
+    saved = [folder for folder, checkpoints in begun.items() if newest_checkpoint(checkpoints) is not None]
     if resume == "last":
         unfinished = [folder for folder in saved if not _is_finished(folder)]
         if unfinished:
@@ -94,32 +94,32 @@ def going_on_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        checkpoints = complete_checkpoints(folder / "checkpoints")
         say("\n⚠️ Treinamento interrompido pelo usuário (Ctrl+C)")
-        raise RunInterrupted(say_how_to_go_on(checkpoints[-1] if checkpoints else None)) from None
+        raise RunInterrupted(say_how_to_go_on(_newest(folder))) from None
 
 
 def say_abandoned(config: ExperimentConfig, own: Path) -> None:
     """Tell of trainings whose process died without a word, end their runs, and tell how each goes on."""
     parent = Path(config.tracking.output_dir)
-    for folder in close_abandoned(parent, _as_markdown, offline=config.tracking.offline):
+    for folder in close_abandoned(
+        parent, lambda folder: how_to_go_on(_newest(folder)), offline=config.tracking.offline
+    ):
         if folder.resolve() == own:
             continue
         say(f"⚠️ Um treino anterior parou sem aviso {_progress(folder)}; a sua execução está marcada como interrompida.")
-        say(f"   {_as_markdown(folder)}".replace("`", ""))
+        say(f"   {how_to_go_on(_newest(folder))}".replace("`", ""))
 
 
-def _as_markdown(folder: Path) -> str:
-    checkpoints = complete_checkpoints(folder / "checkpoints")
-    return how_to_go_on(checkpoints[-1] if checkpoints else None)
+def _newest(folder: Path) -> Path | None:
+    return newest_checkpoint(folder / "checkpoints")
 
 
 def _progress(folder: Path) -> str:
     """How far a training got, as a Portuguese clause."""
-    checkpoints = complete_checkpoints(folder / "checkpoints")
-    if not checkpoints:
+    checkpoint = _newest(folder)
+    if checkpoint is None:
         return f"antes do primeiro checkpoint ({folder})"
-    state = json.loads((checkpoints[-1] / "trainer_state.json").read_bytes())
+    state = json.loads((checkpoint / "trainer_state.json").read_bytes())
     return (
         f"depois do passo {state['global_step']} de {state['max_steps']}, época {state['epoch']:.0f} de "
         f"{state['num_train_epochs']} ({folder})"
