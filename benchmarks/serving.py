@@ -12,13 +12,12 @@ Same adapter, same prompts (the bundled table's), same decoding, same machine:
 - bare CTranslate2 on the merged model, float32 and int8.
 
 Median of the rounds. Then ``mlflow models serve`` answers one row a request to 1 and to 8 clients at once, with each
-engine. What needs CTranslate2 is left out where it is not installed (extra ``fast``).
+engine.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 import os
@@ -50,7 +49,7 @@ from cartas_mlflow.tracking.store import quiet_mlflow
 Write = Callable[[pd.DataFrame], list[str]]
 
 OURS = "this project"
-ENGINES = ("pytorch", "ctranslate2") if importlib.util.find_spec("ctranslate2") else ("pytorch",)
+ENGINES = ("pytorch", "ctranslate2")
 
 
 def main() -> None:
@@ -168,12 +167,10 @@ def _ways(
         "tutorial, not padded": tutorial,
         "bare batched generate": bare,
     }
-    if "ctranslate2" in ENGINES:
-        merged.save_pretrained(folder / "merged")
-        tokenizer.save_pretrained(folder / "merged")
-        ways[f"{OURS}, engine ctranslate2"] = ours("ctranslate2")
-        ways |= {f"bare CTranslate2 {kind}": bare_fast(kind) for kind in ("float32", "int8")}
-    return ways
+    merged.save_pretrained(folder / "merged")
+    tokenizer.save_pretrained(folder / "merged")
+    ways[f"{OURS}, engine ctranslate2"] = ours("ctranslate2")
+    return {**ways, **{f"bare CTranslate2 {kind}": bare_fast(kind) for kind in ("float32", "int8")}}
 
 
 def _measure_http(model: Path, prompts: pd.DataFrame, params: dict[str, Any], engine: str, number: int) -> None:

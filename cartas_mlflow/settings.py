@@ -137,6 +137,11 @@ class EvaluationSettings(Section):
         "final", description="quando medir se a leitura cabe no pedido: antes e no fim, também a cada época, ou nunca"
     )
     every_epochs: int = Field(1, ge=1, le=10_000, description="épocas entre avaliações")
+    engine: Literal["auto", "pytorch", "ctranslate2"] = Field(
+        "auto",
+        description="quem gera nas avaliações; ctranslate2 escreve os mesmos textos, mais rápido em CPU; auto = ele, "
+        "em CPU, para um base pequeno",
+    )
     max_records: int = Field(
         500, ge=1, le=10**9, description="leituras medidas, no máximo; de mais, uma amostra com as cartas na proporção"
     )
@@ -190,7 +195,7 @@ class RegistrySettings(Section):
 
 class ServingSettings(Section):
     engine: Literal["pytorch", "ctranslate2"] = Field(
-        "pytorch", description="quem gera; ctranslate2 (extra fast) escreve os mesmos textos, mais rápido em CPU"
+        "pytorch", description="quem gera; ctranslate2 escreve os mesmos textos, mais rápido em CPU"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="dispositivo; auto = a GPU, se houver")
     any_card: bool = Field(False, description="aceitar cartas que não estão nos dados de treino")

@@ -1,7 +1,8 @@
-"""The optional engine: CTranslate2 decodes the merged model's texts, the same ones, several times faster on a CPU."""
+"""The other engine: CTranslate2 decodes the merged model's texts, the same ones, about twice as fast on a CPU."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import tempfile
 from collections.abc import Sequence
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.errors import SettingError
-from cartas_mlflow.settings import GenerationSettings
+from cartas_mlflow.settings import ExperimentConfig, GenerationSettings
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DISTRIBUTION = "ctranslate2"
+UNFELT = 256 * 2**20
+"""Bytes of a model that ``evaluation.engine=auto`` copies at each evaluation, and holds several times meanwhile."""
 
 
 def check_engine(name: str) -> None:
@@ -30,11 +34,42 @@ def check_engine(name: str) -> None:
         )
 
 
+def evaluation_engine(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, config: ExperimentConfig
+) -> FastEngine | None:
+    """The engine that generates in the model's place while it is evaluated; None: the model itself.
+
+    ``auto`` takes it on a CPU, for a float32 model whose copy is not felt.
+
+    Raises:
+        SettingError: ``evaluation.engine=ctranslate2`` for weights in 4 bits.
+    """
+    import torch
+
+    asked, weights = config.evaluation.engine, list(model.parameters())
+    if asked == "pytorch" or not FastEngine.writes_the_same(config.generation):
+        return None
+    plain = all(weight.dtype == torch.float32 for weight in weights)
+    if asked == DISTRIBUTION and not plain:
+        raise SettingError("evaluation.engine=ctranslate2 não lê um base em 4 bits; use evaluation.engine=auto.")
+    size = sum(weight.nbytes for weight in weights)
+    if asked == "auto" and not (plain and model.device.type == "cpu" and size <= UNFELT):
+        return None
+    return FastEngine(merged_copy(model), tokenizer)
+
+
+def merged_copy(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model with its adapter worked in; the original's weights stay as they are, to the bit."""
+    from peft import PeftModel
+
+    return copy.deepcopy(model).merge_and_unload() if isinstance(model, PeftModel) else model
+
+
 class FastEngine:
     """A merged model, converted in float32.
 
     Raises:
-        SettingError: the extra ``fast`` is not installed.
+        SettingError: ctranslate2 is not installed.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

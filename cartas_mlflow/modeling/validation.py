@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from cartas_mlflow.modeling import processes
 from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL
+from cartas_mlflow.modeling.engine import evaluation_engine
 from cartas_mlflow.modeling.generation import SMALLER_EVALUATION, generate_texts
 from cartas_mlflow.modeling.likelihood import prompt_fit, reading_collator
 from cartas_mlflow.modeling.memory import in_pieces
@@ -115,6 +116,7 @@ def evaluate_model(
             config.generation,
             batch_size=batch_size,
             max_length=limit,
+            engine=evaluation_engine(model, tokenizer, config),
             on_progress=on_progress,
         )
         fits = {}

@@ -1,18 +1,27 @@
-"""The optional engine writes the same texts, or leaves them to the model."""
+"""The other engine writes the same texts, or leaves them to the model."""
 
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from trainings import CARDS, Trainings
+from transformers import AutoTokenizer
 
+from cartas_mlflow.config import load_config
 from cartas_mlflow.errors import SettingError
-from cartas_mlflow.modeling.engine import FastEngine, check_engine
+from cartas_mlflow.modeling import engine
+from cartas_mlflow.modeling.base import BaseLocation
+from cartas_mlflow.modeling.engine import FastEngine, check_engine, evaluation_engine
+from cartas_mlflow.modeling.generation import generate_texts
+from cartas_mlflow.modeling.loading import load_base
+from cartas_mlflow.modeling.lora import attach_adapter
 from cartas_mlflow.registry.model import ReadingGenerator, open_folder
-from cartas_mlflow.settings import RECORD_FIELDS, GenerationSettings
+from cartas_mlflow.settings import RECORD_FIELDS, TEMPLATES, GenerationSettings
 
 VARIED = {"max_new_tokens": 32, "min_new_tokens": 24, "no_repeat_ngram_size": 3}
 
@@ -147,3 +156,82 @@ def test_the_engine_that_is_not_installed_is_one_sentence(monkeypatch: pytest.Mo
         "serving.engine=ctranslate2 precisa do pacote ctranslate2; instale-o com pip install ctranslate2, ou use "
         "serving.engine=pytorch."
     )
+
+
+def test_an_adapter_in_training_is_evaluated_by_the_engine_and_not_touched(
+    writing_base: Path, bundled_rows: list[dict[str, str]]
+) -> None:
+    config = load_config(overrides={"generation.num_beams": "4", "generation.max_new_tokens": "32"})
+    model = attach_adapter(load_base(BaseLocation("base", writing_base, "folder")), config.lora, 42).train()
+    torch.manual_seed(5)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    tokenizer = AutoTokenizer.from_pretrained(writing_base)
+    prompts = [TEMPLATES["instrucao"].format(**row) for row in bundled_rows[::9]]
+
+    def write(chosen: FastEngine | None) -> list[str]:
+        return generate_texts(model, tokenizer, prompts, config.generation, batch_size=64, max_length=64, engine=chosen)
+
+    fast = evaluation_engine(model, tokenizer, config)
+    assert fast is not None
+    texts = write(fast)
+    assert texts == write(None)
+    assert len(set(texts)) > 10
+    with model.disable_adapter():
+        assert write(None) != texts
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert model.training
+
+
+class Weights:
+    """What the choice of an engine asks of a model."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32, device: str = "cpu", size: int = 1) -> None:
+        self.device, self.weights = torch.device(device), [torch.empty(size, dtype=dtype, device="meta")]
+
+    def parameters(self) -> list[torch.Tensor]:
+        return self.weights
+
+
+HALF_A_GIB = 2**27
+
+
+@pytest.mark.parametrize(
+    ("weights", "settings", "taken"),
+    [
+        (Weights(), {}, True),
+        (Weights(size=HALF_A_GIB), {}, False),
+        (Weights(device="cuda"), {}, False),
+        (Weights(torch.uint8), {}, False),
+        (Weights(torch.bfloat16), {}, False),
+        (Weights(), {"generation.do_sample": "true"}, False),
+        (Weights(), {"evaluation.engine": "pytorch"}, False),
+        (Weights(size=HALF_A_GIB), {"evaluation.engine": "ctranslate2"}, True),
+        (Weights(device="cuda"), {"evaluation.engine": "ctranslate2"}, True),
+        (Weights(), {"evaluation.engine": "ctranslate2", "generation.do_sample": "true"}, False),
+    ],
+    ids=[
+        "cpu",
+        "large",
+        "gpu",
+        "4 bits",
+        "bfloat16",
+        "sampling",
+        "refused",
+        "large, asked",
+        "gpu, asked",
+        "asked in vain",
+    ],
+)
+def test_where_an_evaluation_takes_the_engine(
+    monkeypatch: pytest.MonkeyPatch, weights: Weights, settings: dict[str, str], taken: bool
+) -> None:
+    monkeypatch.setattr(engine.FastEngine, "__init__", lambda self, model, tokenizer: None)
+    assert (evaluation_engine(weights, None, load_config(overrides=settings)) is not None) is taken
+
+
+def test_the_engine_asked_for_4_bit_weights_is_one_sentence() -> None:
+    with pytest.raises(SettingError, match="não lê um base em 4 bits; use evaluation"):
+        evaluation_engine(Weights(torch.uint8), None, load_config(overrides={"evaluation.engine": "ctranslate2"}))
