@@ -32,7 +32,12 @@ class PretrainSettings(Section):
         "results/pretrain", min_length=1, description="pasta do checkpoint, do vocabulário e da base; continua o que há"
     )
     start: OptionalText = Field(
-        None, description="base de quem se herdam vocabulário, embeddings e decodificador; none = tudo do zero"
+        None, description="base de que se parte, da mesma forma e com o seu vocabulário; none = tudo do zero"
+    )
+    start_keeps: Literal["language", "all"] = Field(
+        "language",
+        description="o que se herda dele: language = embeddings e decodificador (como escreve), all = todos os pesos "
+        "(continuar a aprender, com outros textos)",
     )
     vocabulary: int = Field(8000, ge=64, le=64_000, description="peças do vocabulário")
     shape: PretrainShape = PretrainShape()

@@ -25,7 +25,7 @@ from cartas_mlflow.pretraining.model import build_model
 from cartas_mlflow.pretraining.objective import Objective, describe_vocabulary
 from cartas_mlflow.pretraining.record import Watch, stop_when
 from cartas_mlflow.pretraining.session import PretrainingSession
-from cartas_mlflow.pretraining.start import take_language, take_vocabulary
+from cartas_mlflow.pretraining.start import take_vocabulary, take_weights
 from cartas_mlflow.pretraining.training import Pretraining, WeightAverage, read_machine
 from cartas_mlflow.pretraining.vocabulary import padded_vocabulary_size, train_vocabulary
 from cartas_mlflow.settings import ExperimentConfig
@@ -120,9 +120,10 @@ def prepare_model(config: ExperimentConfig, session: PretrainingSession) -> Pret
     training = Pretraining(build_model(settings.shape, rows, settings.seed), settings, machine, settings.compile)
     say(f"T5 de {sum(weights.numel() for weights in training.model.parameters()) / 1e6:.1f} milhões de pesos")
     if session.run_id is None and settings.start is not None:
-        take_language(training.model, settings.start)
+        take_weights(training.model, settings.start, settings.start_keeps)
         training.average = WeightAverage(training.model)
-        say(f"Vocabulário, embeddings e decodificador de {settings.start}; o resto começa do zero")
+        kept = {"all": "todos os pesos", "language": "embeddings e decodificador"}[settings.start_keeps]
+        say(f"De {settings.start}: o vocabulário e {kept}")
     if session.run_id is not None:
         training.load(session.checkpoint)
         say(f"Continuando do passo {training.progress.step} ({training.progress.tokens} tokens)")

@@ -1,4 +1,4 @@
-"""A pre-training that begins with the language of an earlier base, and with none of what its encoder has learnt."""
+"""A pre-training that begins with an earlier base: with its language alone, or with all of it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ def take_vocabulary(base: str, folder: Path) -> None:
     shutil.copy2(source / "config.json", folder / "config.json")
 
 
-def take_language(model: T5ForConditionalGeneration, base: str) -> None:
-    """Give a new model, in place, a base's embeddings and decoder, but for the decoder's attention to the encoder.
+def take_weights(model: T5ForConditionalGeneration, base: str, keeps: str) -> None:
+    """Give a new model, in place, the weights of a base.
 
-    What the base has been taught to answer goes through its encoder and that attention: both begin anew. What stays is
-    how it continues a text.
+    Args:
+        keeps: ``all`` of them, or ``language``: the embeddings and the decoder, but for the decoder's attention to the
+            encoder. What the base has been taught to answer goes through its encoder and that attention: both begin
+            anew. What stays is how it continues a text.
 
     Raises:
         SettingError: the base has another shape or vocabulary.
     """
     earlier = load_base(BaseLocation(base, _folder(base), "folder")).state_dict()
     own = model.state_dict()
-    kept = {name for name in own if name.startswith(_KEPT) and CROSS_ATTENTION not in name}
+    kept = {name for name in own if keeps == "all" or (name.startswith(_KEPT) and CROSS_ATTENTION not in name)}
     for name in sorted(kept):
         if name not in earlier or earlier[name].shape != own[name].shape:
             raise SettingError(

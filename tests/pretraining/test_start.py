@@ -14,7 +14,7 @@ from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.pretrain_settings import PretrainShape
 from cartas_mlflow.pretraining.model import build_model
-from cartas_mlflow.pretraining.start import CROSS_ATTENTION, take_language, take_vocabulary
+from cartas_mlflow.pretraining.start import CROSS_ATTENTION, take_vocabulary, take_weights
 
 SHAPE = PretrainShape(d_model=64, d_ff=64, heads=1, encoder_layers=1, decoder_layers=2)
 
@@ -34,13 +34,20 @@ def test_the_decoder_and_the_embeddings_stay_and_what_was_taught_is_gone(earlier
     before = load_base(BaseLocation("anterior", earlier, "folder")).state_dict()
     model = build_model(SHAPE, 1024, seed=2)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    take_language(model, str(earlier))
+    take_weights(model, str(earlier), "language")
     for name, tensor in model.state_dict().items():
         kept = name.startswith(("shared.", "decoder.")) and CROSS_ATTENTION not in name
         if "embed_tokens" in name or name == "lm_head.weight":  # tied to the shared ones
             kept = True
         assert torch.equal(tensor, before[name] if kept else fresh[name]), name
     assert any(CROSS_ATTENTION in name for name in fresh)
+
+
+def test_all_of_a_base_can_stay(earlier: Path) -> None:
+    before = load_base(BaseLocation("anterior", earlier, "folder")).state_dict()
+    model = build_model(SHAPE, 1024, seed=2)
+    take_weights(model, str(earlier), "all")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_the_vocabulary_is_the_base_s(earlier: Path, tmp_path: Path) -> None:
@@ -52,7 +59,7 @@ def test_the_vocabulary_is_the_base_s(earlier: Path, tmp_path: Path) -> None:
 def test_another_shape_and_no_base_are_one_sentence_each(earlier: Path, tmp_path: Path) -> None:
     other = build_model(SHAPE.model_copy(update={"d_ff": 128}), 1024, seed=2)
     with pytest.raises(SettingError, match="tem outra forma"):
-        take_language(other, str(earlier))
+        take_weights(other, str(earlier), "language")
     (tmp_path / "vazia").mkdir()
     (tmp_path / "vazia" / "notas.json").write_text(json.dumps({}), encoding="utf-8")
     with pytest.raises(SettingError, match="não é a pasta de um modelo base"):
