@@ -35,3 +35,35 @@ def test_without_the_dictionary_there_is_no_column_of_known_words_and_a_line_say
     assert ("known words" in table) == (hunspell == "complete")
     assert before.count("\n") == (0 if hunspell == "complete" else 2)
     assert ("hunspell-pt-br" in before) == (hunspell != "complete")
+
+
+PAGE = """Antes.
+
+<!-- python benchmarks/a.py --rounds 3 -->
+| velho |
+<!-- -->
+
+<!-- python benchmarks/b.py {ptt5} -->
+<!-- -->
+"""
+PRINTED = "uma linha\n| a | b |\n| ---: | --- |\n| 1 | 2 |\noutra\n\n| c |\n| --- |\n| 3 |\n"
+
+
+def test_what_a_benchmark_prints_takes_the_place_of_its_tables_and_of_nothing_else() -> None:
+    benchmarks = runpy.run_path(str(PROJECT_ROOT / "benchmarks" / "all.py"))
+    tables = benchmarks["tables_in"](PRINTED)
+    assert tables == ["| a | b |\n| ---: | --- |\n| 1 | 2 |", "| c |\n| --- |\n| 3 |"]
+    page = benchmarks["put"](PAGE, "python benchmarks/a.py --rounds 3", tables)
+    first, second = page.split("<!-- python benchmarks/b.py")
+    assert second == PAGE.split("<!-- python benchmarks/b.py")[1]
+    assert "| 1 | 2 |" in first and "| 3 |" in first and "velho" not in first and "núcleos" in first
+    assert benchmarks["put"](page, "python benchmarks/a.py --rounds 3", tables) == page, "the same again"
+
+
+def test_every_command_of_the_page_of_figures_is_a_benchmark() -> None:
+    benchmarks = runpy.run_path(str(PROJECT_ROOT / "benchmarks" / "all.py"))
+    page = benchmarks["PAGE"].read_text(encoding="utf-8")
+    commands = [match["command"].split()[1] for match in benchmarks["BLOCK"].finditer(page)]
+    assert commands
+    assert page.count("<!-- -->") == len(commands)
+    assert all((PROJECT_ROOT / path).is_file() for path in commands)

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+LENGTHS = 8
+"""Batches are padded to multiples of it: a CPU keeps a bfloat16 kernel for each shape that it meets (benchmarks/
+bfloat16_memory.py), and a GPU's tensor cores want as much."""
 PASS = ("texto por vez na medida do pedido", "textos por vez na medida do pedido")
 
 
 def reading_collator(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | PeftModel) -> DataCollatorForSeq2Seq:
-    """Pads prompts and targets to the longest of the batch, each for itself."""
-    return DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED_LABEL)
+    """Pads prompts and targets to the longest of the batch, each for itself, and on to a multiple of ``LENGTHS``."""
+    return DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED_LABEL, pad_to_multiple_of=LENGTHS)
 
 
 def prompt_fit(

@@ -53,7 +53,7 @@ SOURCES = (
     Source("endless-sky", "debian", ("endless-sky-data",), "endless_sky", "en", "GPL-3+"),
     Source("arcanite", "pypi", ("arcanite",), "arcanite", "en", "MIT"),
     Source("kathekon", "pypi", ("kathekon",), "kathekon", "en", "MIT", 900_000),
-    Source("austen", "debian", ("r-cran-janeaustenr",), "austen", "en", "public domain (package MIT)", 1_000_000),
+    Source("austen", "debian", ("r-cran-janeaustenr",), "austen", "en", "public domain (package MIT)"),
     Source("tom-sawyer", "debian", ("golang-github-klauspost-compress-dev",), "tom_sawyer", "en", "public domain"),
     Source("alice", "pypi-source", ("brotli",), "alice", "en", "public domain (package MIT)"),
     Source("botchan", "pypi-source", ("sentencepiece",), "botchan", "en", "public domain (package Apache-2.0)"),

@@ -10,7 +10,8 @@ from readings import settings
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cartas_mlflow.modeling.base import BaseLocation
-from cartas_mlflow.modeling.likelihood import log_likelihoods, prompt_fit
+from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL
+from cartas_mlflow.modeling.likelihood import LENGTHS, log_likelihoods, prompt_fit, reading_collator
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.validation import wanted_fits
 
@@ -42,6 +43,22 @@ def test_a_likelihood_is_the_models_own_loss(base: tuple[PreTrainedModel, PreTra
         with torch.no_grad():
             loss = model.eval()(**tokenizer(prompt, return_tensors="pt"), labels=labels).loss
         assert found == pytest.approx(-loss.item() * labels.numel(), rel=1e-4)
+
+
+def test_texts_of_all_lengths_make_batches_of_a_few_shapes(
+    base: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+) -> None:
+    model, tokenizer = base
+    collator, shapes, lengths = reading_collator(tokenizer, model), set(), set()
+    for number in range(1, 33):
+        row = dict(tokenizer(" ".join(["sol"] * number)))
+        batch = collator([{**row, "labels": row["input_ids"]}])
+        shapes.add((batch["input_ids"].shape[1], batch["labels"].shape[1]))
+        lengths.add(len(row["input_ids"]))
+        assert int(batch["attention_mask"].sum()) == int((batch["labels"] != IGNORED_LABEL).sum()) == max(lengths)
+    assert len(lengths) == 32
+    assert len(shapes) <= max(lengths) // LENGTHS + 1
+    assert all(size % LENGTHS == 0 for shape in shapes for size in shape)
 
 
 def test_the_share_is_that_of_trying_every_rival(base: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
