@@ -17,6 +17,8 @@ from data.corpus.score import split_words, weigh_paragraphs
 from data.corpus.sources import SOURCES, Source
 from data.corpus.translate import drop_untranslated, translate_paragraphs
 
+WANTED = ("arcanos/*.md", "cenas/*.txt", "bilhetes/*.txt")
+
 
 def build_source(source: Source, work: Path, seen: Deduplicator, native: set[str]) -> list[str]:
     """Fetch, extract, clean and, if English, translate one source; return its paragraphs.
@@ -41,7 +43,7 @@ def _extract(source: Source, work: Path) -> Iterator[str]:
 
 def read_wanted() -> list[str]:
     """Return the paragraphs that the corpus should be near to: essays and scenes."""
-    files = [*sorted(PROJECT_DATA.glob("arcanos/*.md")), *sorted(PROJECT_DATA.glob("cenas/*.txt"))]
+    files = [path for pattern in WANTED for path in sorted(PROJECT_DATA.glob(pattern))]
     lines = (line for path in files for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 

@@ -1,4 +1,4 @@
-"""The essays on the cards and the scenes: long enough, varied, nowhere a reading of the table in other clothes."""
+"""The essays on the cards, the scenes and the notes: long enough, varied, nowhere a reading of the table in other clothes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cartas_mlflow.config import PROJECT_ROOT
 
 ESSAYS = sorted((PROJECT_ROOT / "data" / "arcanos").glob("*.md"))
 SCENES = sorted((PROJECT_ROOT / "data" / "cenas").glob("*.txt"))
+NOTES = sorted((PROJECT_ROOT / "data" / "bilhetes").glob("*.txt"))
 RUN = 6
 """Words in a row that no essay may share with a reading."""
 
@@ -32,8 +33,8 @@ def test_an_essay_has_ten_thousand_characters_or_more(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8")) >= 10_000
 
 
-@pytest.mark.parametrize("path", [*ESSAYS, *SCENES], ids=lambda path: path.stem)
-def test_no_essay_and_no_scene_shares_six_words_in_a_row_with_a_reading(
+@pytest.mark.parametrize("path", [*ESSAYS, *SCENES, *NOTES], ids=lambda path: path.stem)
+def test_no_essay_scene_or_note_shares_six_words_in_a_row_with_a_reading(
     path: Path, bundled_rows: list[dict[str, str]]
 ) -> None:
     known = set().union(*(runs(row["texto"]) for row in bundled_rows))
@@ -51,9 +52,19 @@ def test_every_short_paragraph_names_a_section_and_an_occasion_of_the_table(bund
     assert occasions <= {row["evento"] for row in bundled_rows}
 
 
-def test_the_scenes_are_many_and_begin_each_in_its_own_way() -> None:
-    scenes = [line for path in SCENES for line in path.read_text(encoding="utf-8").splitlines()]
-    assert sum(map(len, scenes)) > 50_000
-    openings = Counter(" ".join(scene.split()[:4]) for scene in scenes)
+def lines_of(files: list[Path]) -> list[str]:
+    return [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_scenes_and_the_notes_are_many_and_begin_each_in_its_own_way() -> None:
+    texts = lines_of([*SCENES, *NOTES])
+    assert sum(map(len, texts)) > 1_000_000
+    assert len(set(texts)) == len(texts)
+    openings = Counter(" ".join(text.split()[:4]) for text in texts)
     assert max(openings.values()) <= 2
-    assert [scene for scene in scenes if re.search(r"\b[Vv]ocê\b", scene)] == []
+
+
+def test_the_scenes_speak_to_nobody_and_the_notes_to_somebody() -> None:
+    assert [scene for scene in lines_of(SCENES) if re.search(r"\b[Vv]ocê\b", scene)] == []
+    notes = lines_of(NOTES)
+    assert sum(bool(re.search(r"\b[Vv]ocês?\b", note)) for note in notes) > len(notes) / 2
