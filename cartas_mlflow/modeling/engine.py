@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 DISTRIBUTION = "ctranslate2"
 UNFELT = 256 * 2**20
-"""Bytes of a model that ``evaluation.engine=auto`` copies at each evaluation, and holds several times meanwhile."""
+"""Bytes of a model that ``evaluation.engine=auto`` copies at each evaluation."""
+COPIES = 3
+"""Of the weights, while the engine is made: merged, read by the converter, converted."""
 
 
 def check_engine(name: str) -> None:
@@ -34,26 +36,35 @@ def check_engine(name: str) -> None:
         )
 
 
-def evaluation_engine(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, config: ExperimentConfig
-) -> FastEngine | None:
-    """The engine that generates in the model's place while it is evaluated; None: the model itself.
+def choose_engine(config: ExperimentConfig, *, device: str, plain: bool, size: float) -> str:
+    """Who generates in the evaluations of a model: ``ctranslate2`` or ``pytorch``.
 
-    ``auto`` takes it on a CPU, for a float32 model whose copy is not felt.
+    Args:
+        device: where the model is.
+        plain: its weights are float32.
+        size: of the weights, in bytes.
 
     Raises:
         SettingError: ``evaluation.engine=ctranslate2`` for weights in 4 bits.
     """
-    import torch
-
-    asked, weights = config.evaluation.engine, list(model.parameters())
+    asked = config.evaluation.engine
     if asked == "pytorch" or not FastEngine.writes_the_same(config.generation):
-        return None
-    plain = all(weight.dtype == torch.float32 for weight in weights)
+        return "pytorch"
     if asked == DISTRIBUTION and not plain:
         raise SettingError("evaluation.engine=ctranslate2 não lê um base em 4 bits; use evaluation.engine=auto.")
+    return DISTRIBUTION if asked == DISTRIBUTION or (plain and device == "cpu" and size <= UNFELT) else "pytorch"
+
+
+def evaluation_engine(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, config: ExperimentConfig
+) -> FastEngine | None:
+    """The engine that generates in the model's place while it is evaluated; None: the model itself."""
+    import torch
+
+    weights = list(model.parameters())
+    plain = all(weight.dtype == torch.float32 for weight in weights)
     size = sum(weight.nbytes for weight in weights)
-    if asked == "auto" and not (plain and model.device.type == "cpu" and size <= UNFELT):
+    if choose_engine(config, device=model.device.type, plain=plain, size=size) == "pytorch":
         return None
     return FastEngine(merged_copy(model), tokenizer)
 

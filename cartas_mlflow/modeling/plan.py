@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from cartas_mlflow.modeling.engine import COPIES, choose_engine
 from cartas_mlflow.modeling.hardware import Hardware
 from cartas_mlflow.modeling.loading import Quantization
 from cartas_mlflow.modeling.memory import (
@@ -26,13 +27,14 @@ from cartas_mlflow.settings import ExperimentConfig
 class WorkPlan:
     """How a training is cut.
 
-    ``micro_batch``: examples per forward pass; ``evaluation_batch``: texts generated at once; ``checkpointing``:
-    activations are computed again instead of kept; ``peaks``: Portuguese name of a phase -> GiB that it will take of
-    the device, on a CPU with the libraries; ``serving_device``: where the base fits unquantised.
+    ``micro_batch``: examples per forward pass; ``evaluation_batch``: texts generated at once, by ``evaluation_engine``;
+    ``checkpointing``: activations are computed again instead of kept; ``peaks``: Portuguese name of a phase -> GiB that
+    it will take of the device, on a CPU with the libraries; ``serving_device``: where the base fits unquantised.
     """
 
     micro_batch: int
     evaluation_batch: int
+    evaluation_engine: str
     checkpointing: bool
     peaks: Mapping[str, float]
     serving_device: str
@@ -70,12 +72,15 @@ def plan_work(
     held = weight_bytes(shape, four_bits=quantization is not None, compute=quantization.compute if quantization else "")
     whole, outside = weight_bytes(shape), LIBRARIES if hardware.device == "cpu" else 0.0
     fits = hardware.device == "cpu" or whole + text < hardware.free_memory * GIB
-    peaks = {"treino": held + micro * example + logits_bytes(shape), "avaliação": held + at_once * text}
+    engine = choose_engine(config, device=hardware.device, plain=quantization is None, size=whole)
+    copies = 0.0 if engine == "pytorch" else COPIES * whole
+    peaks = {"treino": held + micro * example + logits_bytes(shape), "avaliação": held + copies + at_once * text}
     if fits:
-        peaks |= {"avaliação final": whole + at_once * text, "servir": whole + at_once * text}
+        peaks |= {"avaliação final": whole + copies + at_once * text, "servir": whole + at_once * text}
     return WorkPlan(
         micro,
         at_once,
+        engine,
         checkpointing,
         {phase: (outside + peak) / GIB for phase, peak in peaks.items()},
         hardware.device if fits else "cpu",

@@ -327,7 +327,8 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: tuple[int, i
     free = base.hardware.free_memory
     phases = ", ".join(f"{phase} {peak:.1f}" for phase, peak in plan.peaks.items())
     say(f"Memória prevista, no máximo (GB; livres: {free:.1f}): {phases}")
-    say(f"Leituras geradas por vez: {plan.evaluation_batch}")
+    engine = {"pytorch": "PyTorch", "ctranslate2": "CTranslate2"}[plan.evaluation_engine]
+    say(f"Leituras geradas por vez nas avaliações: {plan.evaluation_batch}, com {engine}")
     if plan.serving_device != base.hardware.device:
         say("⚠️ Sem quantização o modelo não cabe na GPU: a avaliação final e a geração serão na CPU, mais lentas")
     if too_large := plan.too_large(free):

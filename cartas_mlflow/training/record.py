@@ -227,6 +227,7 @@ def _derived_params(setup: Setup) -> dict[str, Any]:
         "derived.gradient_accumulation_steps": training.batch_size // micro_batch // planned_processes(setup.config),
         "derived.trainable_params": setup.parameters.trainable,
         "derived.total_params": setup.parameters.total,
+        "derived.evaluation_engine": setup.encoded.plan.evaluation_engine,
         "derived.precision": base.precision.dtype,
         "derived.quantization": base.quantization.kind if base.quantization else "none",
         "derived.template": data.template,

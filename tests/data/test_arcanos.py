@@ -1,4 +1,4 @@
-"""The essays on the cards, the scenes and the notes: long enough, varied, nowhere a reading of the table in other clothes."""
+"""The essays on the cards, the scenes, the notes: long enough, varied, nowhere a reading of the table in disguise."""
 
 from __future__ import annotations
 

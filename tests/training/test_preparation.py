@@ -117,7 +117,7 @@ def test_texts_that_are_cut_and_characters_that_are_lost_are_told(
     assert said[3].endswith("; 日 ×2 (linha 13); 本 ×1 (linha 13)")
     assert said[4] == "Batch efetivo: 6 (6 por passagem × 1 acumulação)"
     assert said[5].startswith("Memória prevista, no máximo (GB; livres: ")
-    assert said[6] == "Leituras geradas por vez: 128"
+    assert said[6] == "Leituras geradas por vez nas avaliações: 128, com CTranslate2"
     assert encoded.plan.micro_batch == 6
 
 
