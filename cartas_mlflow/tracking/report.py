@@ -12,8 +12,9 @@ from cartas_mlflow.console import decimal
 
 UNFOLDED = 4
 """Lines of a description that MLflow shows without folding it."""
-SHORT, TEXT, LINE = 40, 55, 140
-"""Characters of a prompt or real text, of a generated one, and of a whole line of the description."""
+SHORT, TEXT, LINE = 28, 44, 105
+"""Characters of a prompt or real text, of a generated one, and of a whole line of the description, which is some 105
+wide in a window of 1440 pixels: what goes on in a second line is folded away."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~])")
 METRIC_TITLES = {
     "rougeL": "ROUGE-L",
@@ -122,10 +123,11 @@ def summarise_result(facts: ReportFacts, verdicts: Sequence[str] = ()) -> str:
     """The run's description, in the four lines that MLflow shows unfolded: figure and verdict, alarm, readings.
 
     Args:
-        verdicts: chrF against each rival, in words.
+        verdicts: chrF against each rival, in words; the interval of the first alone fits.
     """
+    others = [verdict.split(":")[0] for verdict in verdicts[1:]]
     lines = [
-        " · ".join([f"**chrF {decimal(facts.final_metrics['chrf'], 3)}**", *verdicts]),
+        " · ".join([f"**chrF {decimal(facts.final_metrics['chrf'], 3)}**", *verdicts[:1], *others]),
         *(f"⚠️ {_line(alarm, LINE)}" for alarm in facts.findings[:1]),
         *(
             f"*{_line(reading.asked, SHORT)}:* {_line(reading.generated, TEXT)} ‖ *real:* {_line(reading.real, SHORT)}"

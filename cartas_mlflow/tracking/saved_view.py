@@ -62,4 +62,4 @@ def view_place(experiment_id: str) -> str:
 
     uri = without_password(mlflow.get_tracking_uri())
     server = uri.rstrip("/") if uri.startswith("http") else LOCAL
-    return f"{server}/#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}"
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
