@@ -25,7 +25,7 @@ def say_next_steps(run: TrackedRun, config: ExperimentConfig, data: PreparedData
     default = type(config.tracking).model_fields["experiment"].default
     where = "" if run.experiment == default else f" --tracking.experiment {shlex.quote(run.experiment)}"
     steps = {
-        "Ver e comparar": f"{run.page}\n{view_place(experiment_id)}",  # indented, it would pass 100 columns
+        "Ver e comparar": f"{run.page}\n {view_place(experiment_id)}",  # one space: 100 columns
         "Gerar uma leitura": f"{PROGRAM} generate --model {run.id} \\\n    {fields}",
         "Pôr lado a lado com o treino anterior": f"{PROGRAM} compare --runs last:2{where}",
         "Promover a campeão": f"{PROGRAM} promote --run_id {run.id}",
