@@ -124,5 +124,6 @@ class FastEngine:
             min_decoding_length=settings.min_new_tokens,
             max_decoding_length=settings.max_new_tokens,
             max_input_length=0,  # no limit of its own
+            suppress_sequences=[[self.tokenizer.pad_token]],
         )
         return [self.tokenizer.convert_tokens_to_ids(tokens) for result in results for tokens in result.hypotheses]

@@ -105,6 +105,9 @@ def decoding_config(model: PreTrainedModel | PeftModel, settings: GenerationSett
         decoder_start_token_id=model.config.decoder_start_token_id,
         pad_token_id=model.config.pad_token_id,
         eos_token_id=model.config.eos_token_id,
+        # Padding says nothing, and is the token that every text starts from: engines differ in whether a start that is
+        # said again repeats itself.
+        suppress_tokens=[model.config.pad_token_id],
         use_cache=True,
         **sampling,
         **(beams if settings.num_beams > 1 else {}),
