@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.errors import SettingError
+from cartas_mlflow.modeling.processes import count
 from cartas_mlflow.settings import ExperimentConfig, GenerationSettings
 
 if TYPE_CHECKING:
@@ -36,19 +37,20 @@ def check_engine(name: str) -> None:
         )
 
 
-def choose_engine(config: ExperimentConfig, *, device: str, plain: bool, size: float) -> str:
+def choose_engine(config: ExperimentConfig, *, device: str, plain: bool, size: float, processes: int) -> str:
     """Who generates in the evaluations of a model: ``ctranslate2`` or ``pytorch``.
 
     Args:
         device: where the model is.
         plain: its weights are float32.
         size: of the weights, in bytes.
+        processes: that train together; of several, the library lets only one save what the engine is made of.
 
     Raises:
         SettingError: ``evaluation.engine=ctranslate2`` for weights in 4 bits.
     """
     asked = config.evaluation.engine
-    if asked == "pytorch" or not FastEngine.writes_the_same(config.generation):
+    if asked == "pytorch" or processes > 1 or not FastEngine.writes_the_same(config.generation):
         return "pytorch"
     if asked == DISTRIBUTION and not plain:
         raise SettingError("evaluation.engine=ctranslate2 não lê um base em 4 bits; use evaluation.engine=auto.")
@@ -64,7 +66,8 @@ def evaluation_engine(
     weights = list(model.parameters())
     plain = all(weight.dtype == torch.float32 for weight in weights)
     size = sum(weight.nbytes for weight in weights)
-    if choose_engine(config, device=model.device.type, plain=plain, size=size) == "pytorch":
+    facts = {"device": model.device.type, "plain": plain, "size": size, "processes": count()}
+    if choose_engine(config, **facts) == "pytorch":
         return None
     return FastEngine(merged_copy(model), tokenizer)
 
@@ -90,7 +93,8 @@ class FastEngine:
         from ctranslate2.converters import TransformersConverter
 
         self.tokenizer = tokenizer
-        with tempfile.TemporaryDirectory() as scratch:
+        # The converter fills a model with random numbers before it reads the weights; a training's own stay.
+        with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng(devices=[]):
             source, converted = Path(scratch) / "merged", Path(scratch) / "converted"
             model.save_pretrained(source)
             tokenizer.save_pretrained(source)

@@ -72,7 +72,7 @@ def plan_work(
     held = weight_bytes(shape, four_bits=quantization is not None, compute=quantization.compute if quantization else "")
     whole, outside = weight_bytes(shape), LIBRARIES if hardware.device == "cpu" else 0.0
     fits = hardware.device == "cpu" or whole + text < hardware.free_memory * GIB
-    engine = choose_engine(config, device=hardware.device, plain=quantization is None, size=whole)
+    engine = choose_engine(config, device=hardware.device, plain=quantization is None, size=whole, processes=number)
     copies = 0.0 if engine == "pytorch" else COPIES * whole
     peaks = {"treino": held + micro * example + logits_bytes(shape), "avaliação": held + copies + at_once * text}
     if fits:

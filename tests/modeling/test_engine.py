@@ -174,8 +174,10 @@ def test_an_adapter_in_training_is_evaluated_by_the_engine_and_not_touched(
     def write(chosen: FastEngine | None) -> list[str]:
         return generate_texts(model, tokenizer, prompts, config.generation, batch_size=64, max_length=64, engine=chosen)
 
+    numbers = torch.get_rng_state()
     fast = evaluation_engine(model, tokenizer, config)
     assert fast is not None
+    assert torch.equal(torch.get_rng_state(), numbers)
     texts = write(fast)
     assert texts == write(None)
     assert len(set(texts)) > 10
@@ -230,6 +232,11 @@ def test_where_an_evaluation_takes_the_engine(
 ) -> None:
     monkeypatch.setattr(engine.FastEngine, "__init__", lambda self, model, tokenizer: None)
     assert (evaluation_engine(weights, None, load_config(overrides=settings)) is not None) is taken
+
+
+def test_processes_that_train_together_generate_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "count", lambda: 2)
+    assert evaluation_engine(Weights(), None, load_config(overrides={"evaluation.engine": "ctranslate2"})) is None
 
 
 def test_the_engine_asked_for_4_bit_weights_is_one_sentence() -> None:
