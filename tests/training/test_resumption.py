@@ -175,7 +175,7 @@ def test_a_refused_resumption_leaves_the_run_as_it_was_and_another_goes_on_witho
         assert again.series(name) == trained.series(name), name
         steps = [point.step for point in client.get_metric_history(run_id, name)]
         assert len(set(steps)) == len(steps), name
-    # The adapter of an epoch before the checkpoint was in the lost folder: of what follows the last is here the best.
+    # The best epoch was before the checkpoint, and its adapter in the lost folder: the last one stays.
     assert again.result.metrics["loss"] == pytest.approx(again.series("eval/loss")[-1][1], rel=1e-5)
     assert client.list_artifacts(run_id, "checkpoint") == []
 
