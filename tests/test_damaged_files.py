@@ -173,7 +173,7 @@ def test_two_hundred_corruptions_end_in_success_or_one_sentence(
     path = adapter / name
     content = path.read_bytes()
     changed = {
-        "cut": content[: chance.randrange(len(content))],
+        "cut": content[: chance.randrange(len(content.rstrip()))],  # more than the white space at its end
         "bytes": chance.randbytes(chance.randrange(1, 400)),
         "json": chance.choice([b"{}", b"[]", b"null", b"3", b'"x"', b'{"name": 3}', b'{"model": {}}']),
         "bits": bytes(b ^ (chance.random() < 0.01) for b in content[:5000]) + content[5000:],
@@ -184,7 +184,7 @@ def test_two_hundred_corruptions_end_in_success_or_one_sentence(
         path.unlink()
     try:
         open_folder(adapter)
-        assert changed.strip() == content.strip()
+        assert changed == content
     except UserError as error:
         assert str(error).endswith(".")
         assert "\n" not in str(error)
