@@ -9,7 +9,10 @@ from cartas_mlflow.tracking.run import param_text
 
 ELSEWHERE = ("tracking.", "search.", "pretrain.", "serving.", "registry.")
 """About this machine; about other trainings; logged by MLflow as the model's configuration; about what comes after."""
-WITHOUT_EFFECT = {"model.hub_timeout", "model.fallback", "training.save_total_limit", "training.resume"}
+WITHOUT_EFFECT = {
+    *("model.hub_timeout", "model.fallback", "training.save_total_limit", "training.resume"),
+    *("evaluation.engine", "evaluation.batch_size"),
+}
 """No text and no figure depends on them; what a fallback changed stands in the settings themselves and in a tag."""
 INERT = {
     **{f"generation.{name}": ("generation.do_sample", "false") for name in ("temperature", "top_p", "top_k", "seed")},

@@ -89,7 +89,7 @@ def test_every_setting_that_had_an_effect_is_a_parameter(trained: Trained, quick
     assert params["training.group_by_length"] == "false"
     assert {name for name, value in params.items() if value == "none"} == {"lora.bias", "derived.quantization"}
     assert not [name for name in params if name.startswith(("data.columns.", "registry.", "generation.top_"))]
-    assert len(params) <= 67
+    assert len(params) <= 65
 
 
 def test_what_was_derived_and_the_hardware_are_parameters(trained: Trained, tiny_base: Path) -> None:
