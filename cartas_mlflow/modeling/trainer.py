@@ -286,6 +286,18 @@ def early_stopping(config: ExperimentConfig) -> list[TrainerCallback]:
     ]
 
 
+class BestBeside(TrainerCallback):
+    """The best checkpoint is the one beside the others, also where their folder was moved or fetched: the library looks
+    for it under the old name, and again only at the next save, which a training that had ended never makes."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if best.is_dir():
+            state.best_model_checkpoint = str(best)
+
+
 class EvaluateEvery(TrainerCallback):
     """Evaluate and save only every ``epochs`` epochs, and at the last."""
 

@@ -1,7 +1,9 @@
-"""The newest checkpoint of a training among its run's artifacts, so that it can go on where its folder is not."""
+"""The newest checkpoint of a training among its run's artifacts, with the best epoch's, so that it can go on where its
+folder is not."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -26,15 +28,16 @@ LOOKED_THROUGH = 100
 
 
 def keep_checkpoint(run: TrackedRun, checkpoint: Path) -> Path:
-    """Have a checkpoint delivered; gives where its files wait for that, for the trainer may delete its own."""
-    waiting = run.journal.folder / CHECKPOINT / checkpoint.name
-    aside = waiting.with_name(f".{waiting.name}")
-    for folder in (aside, waiting):
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(checkpoint, aside, copy_function=_link)
-    aside.rename(waiting)
-    run.journal.write("checkpoint", {"path": waiting.relative_to(run.journal.root).as_posix()})
-    return waiting
+    """Have a checkpoint delivered, and the best epoch's, whose adapter is the training's should none be better.
+
+    Returns:
+        Where its files wait for that, for the trainer may delete its own.
+    """
+    best = _best_of(checkpoint)
+    entry = {} if best is None else {"best": _lay_aside(run, best)}
+    entry["path"] = _lay_aside(run, checkpoint)
+    run.journal.write("checkpoint", entry)
+    return run.journal.root / entry["path"]
 
 
 def drop_checkpoint(run: TrackedRun) -> None:
@@ -114,6 +117,24 @@ def _write_journal(run: Run, experiment: str, points: Sequence[Point], folder: P
     journal.write("checkpoint", {"path": None})  # the run has one: at the training's end it is to be deleted
     journal.write("end", {"status": "KILLED" if run.info.status == "RUNNING" else run.info.status})
     remember_told(journal.folder, run.info.run_id, run.info.experiment_id, len(journal))
+
+
+def _best_of(checkpoint: Path) -> Path | None:
+    """The best epoch's checkpoint as of this one; None if it is this one, or is not there."""
+    step = json.loads((checkpoint / "trainer_state.json").read_bytes())["best_global_step"]
+    best = checkpoint.with_name(f"checkpoint-{step}")
+    return best if best != checkpoint and best.is_dir() else None
+
+
+def _lay_aside(run: TrackedRun, checkpoint: Path) -> str:
+    """Where a checkpoint's files have a second name from now on, from the run's folder."""
+    waiting = run.journal.folder / CHECKPOINT / checkpoint.name
+    aside = waiting.with_name(f".{waiting.name}")
+    for folder in (aside, waiting):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(checkpoint, aside, copy_function=_link)
+    aside.rename(waiting)
+    return waiting.relative_to(run.journal.root).as_posix()
 
 
 def _link(source: str, target: str) -> None:

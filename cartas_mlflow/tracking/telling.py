@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 JOURNAL_TAG = "journal.id"
 """On every run: the id of the journal that it is told from. A run that was made in vain is found again by it."""
 CHECKPOINT = "checkpoint"
-"""Artifact folder of a training's newest checkpoint, and the folder beside the journal where it waits to get there."""
+"""Artifact folder of a training's newest checkpoint and best, and the folder beside the journal where they wait."""
 
 LogModel = Callable[[str, Path, Mapping[str, Any]], None]
 """Logs a model: the run's id, the run's folder, the body of the entry."""
@@ -136,16 +136,19 @@ def artifacts_of(run: Run) -> ArtifactRepository:
 
 
 def _tell_checkpoint(to: Listener, entries: Sequence[Entry]) -> None:
-    store, path = artifacts_of(to.client.get_run(to.run_id)), entries[0].body["path"]
-    waiting = None if path is None else to.root / path
-    if waiting is not None:
-        newest = max(waiting.parent.glob("checkpoint-*"), key=_step, default=None)
-        if newest != waiting:  # told before, or a newer one follows
-            shutil.rmtree(waiting, ignore_errors=True)
+    store, body = artifacts_of(to.client.get_run(to.run_id)), entries[0].body
+    # The newest comes last: were it there alone, what goes on from it would find no best epoch's beside it.
+    kept = [to.root / body[name] for name in ("best", "path") if body.get(name) is not None]
+    if kept:
+        newest = max(kept[-1].parent.glob("checkpoint-*"), key=_step, default=None)
+        if newest != kept[-1]:  # told before, or a newer one follows
+            shutil.rmtree(kept[-1], ignore_errors=True)
             return
-        store.log_artifacts(str(waiting), f"{CHECKPOINT}/{waiting.name}")
+    for checkpoint in kept:
+        store.log_artifacts(str(checkpoint), f"{CHECKPOINT}/{checkpoint.name}")
+    names = {f"{CHECKPOINT}/{checkpoint.name}" for checkpoint in kept}
     for older in store.list_artifacts(CHECKPOINT):
-        if waiting is None or older.path != f"{CHECKPOINT}/{waiting.name}":
+        if older.path not in names:
             store.delete_artifacts(older.path)
     shutil.rmtree(to.root / FOLDER / CHECKPOINT, ignore_errors=True)
 

@@ -21,7 +21,13 @@ from cartas_mlflow.modeling.memory import release_memory
 from cartas_mlflow.modeling.parking import parked
 from cartas_mlflow.modeling.plan import WorkPlan
 from cartas_mlflow.modeling.precision import Precision
-from cartas_mlflow.modeling.trainer import EvaluateEvery, ReadingTrainer, early_stopping, training_arguments
+from cartas_mlflow.modeling.trainer import (
+    BestBeside,
+    EvaluateEvery,
+    ReadingTrainer,
+    early_stopping,
+    training_arguments,
+)
 from cartas_mlflow.modeling.validation import Evaluation, ValidationSet, evaluate_model
 from cartas_mlflow.registry.model import open_folder
 from cartas_mlflow.settings import ExperimentConfig
@@ -181,6 +187,7 @@ def fit(
         score=score,
         tokenizer=setup.base.tokenizer,
         callbacks=[
+            BestBeside(),
             EvaluateEvery(config.evaluation.every_epochs),
             *speaking,
             *early_stopping(config),

@@ -21,7 +21,7 @@ from cartas_mlflow.modeling.interruption import Interruption
 from cartas_mlflow.modeling.loading import Quantization, load_base
 from cartas_mlflow.modeling.lora import attach_adapter, detach_adapter
 from cartas_mlflow.modeling.order import LengthGroupedOrder
-from cartas_mlflow.modeling.trainer import ReadingTrainer
+from cartas_mlflow.modeling.trainer import BestBeside, ReadingTrainer
 from cartas_mlflow.modeling.validation import IGNORED_LABEL, validation_loss
 
 NF4 = Quantization("nf4", double=True, compute="bfloat16")
@@ -277,6 +277,21 @@ def test_the_best_epoch_s_adapter_comes_back_and_its_checkpoint_is_kept(make: Ma
     assert trainer.state.best_global_step == 4
     assert all(torch.equal(weights, kept[1][name]) for name, weights in adapter_weights(trainer).items())
     assert [path.name for path in complete_checkpoints(Path(trainer.args.output_dir))] == ["checkpoint-4"]
+
+
+def test_a_training_that_had_ended_finds_its_best_epoch_in_a_folder_that_was_moved(make: MakeTrainer) -> None:
+    recipe = {"training__epochs": 3, "early_stopping__metric": "rougeL"}
+    whole = make("whole", **recipe)
+    scores = iter([0.1, 0.3, 0.2])
+    whole.score = lambda texts: {"rougeL": next(scores)}
+    whole.train()
+    folder = Path(whole.args.output_dir)
+    moved = folder.rename(folder.with_name("moved"))
+    (last,) = moved.glob("checkpoint-6")
+    resumed = make("moved", training__resume=str(last), callbacks=[BestBeside()], **recipe)
+    resumed.train(resume_from_checkpoint=str(last))
+    for name, weights in adapter_weights(whole).items():
+        assert torch.equal(weights, adapter_weights(resumed)[name]), name
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(2, 3), (0, 6)])
