@@ -1,12 +1,13 @@
 """What a tracking server that goes away costs a training in time, and whether anything is missing in it afterwards.
 
-    python benchmarks/outage.py [--seconds 60] [--epochs 8]
+    python benchmarks/outage.py [--seconds 60] [--epochs 8] [--rounds 1]
 
-A real ``mlflow server`` (sqlite, one worker). The same training with it undisturbed; killed for so many seconds and
-started again; stopped (SIGSTOP) as long; dead for good; behind a proxy where each request takes 0.2 s more; and
-undisturbed once more. The outage begins with the first step. Prints a Markdown table: seconds of training with its
-evaluations, as ratio to the mean of the two undisturbed ones; how long the command took besides; points in the
-training's journal, and of those how many the server lacks or has twice after ``sync``.
+A real ``mlflow server`` (sqlite, one worker). The same training with it killed for so many seconds and started again;
+stopped (SIGSTOP) as long; dead for good; behind a proxy where each request takes 0.2 s more; and an undisturbed one
+before and after each. The outage begins with the first step. Prints a Markdown table: seconds of training with its
+evaluations, as ratio to the mean of its two undisturbed neighbours (medians of the rounds; of the undisturbed, each to
+the one before it); how long the command took besides; points in the trainings' journals, and of those how many the
+server lacks or has twice after ``sync``.
 """
 
 from __future__ import annotations
@@ -17,19 +18,32 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
-WAYS = ("undisturbed", "killed", "stopped", "dead for good", "0.2 s slower", "undisturbed again")
+WAYS = ("killed", "stopped", "dead for good", "0.2 s slower")
+ALONE = "undisturbed"
 DELAY = 0.2
+
+
+@dataclass(frozen=True)
+class Training:
+    """``seconds``: that it trained; ``besides``: that the command took besides."""
+
+    way: str
+    folder: Path
+    seconds: float
+    besides: float
 
 
 class Server:
@@ -101,28 +115,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         server = Server(Path(scratch))
         server.start()
         proxy = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Slow,), {"target": server.address}))
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        found = {}
-        for way in WAYS:
+        trainings = []
+        turns = [ALONE, *(turn for way in options.rounds * WAYS for turn in (way, ALONE))]
+        for number, way in enumerate(turns):
             address = f"http://127.0.0.1:{proxy.server_address[1]}" if way == "0.2 s slower" else server.address
-            found[way] = train(way, Path(scratch) / way.replace(" ", "-"), server, address, options)
+            folder = Path(scratch) / f"{number}"
+            trainings.append(train(way, folder, server, address, options))
             if way == "dead for good":
                 server.start()
-                command(["sync", f"--tracking.output_dir={Path(scratch) / 'dead-for-good'}"], server.address)
-        missing = {way: hold(folder, server.address) for way, (folder, _, _) in found.items()}
+                command(["sync", f"--tracking.output_dir={folder}"], server.address)
+        held = [hold(training.folder, server.address) for training in trainings]
         server.tell(signal.SIGKILL)
-        print_table(found, missing)
+        print_table(trainings, held)
 
 
-def train(
-    way: str, folder: Path, server: Server, address: str, options: argparse.Namespace
-) -> tuple[Path, float, float]:
-    """One training; its folder, the seconds that it trained, and those that the command took besides."""
+def train(way: str, folder: Path, server: Server, address: str, options: argparse.Namespace) -> Training:
+    """One training from its start to its end."""
     words = [
         "train",
         "--model.name=data/base/cartas-t5-mini",
@@ -145,7 +160,7 @@ def train(
     print(f"{way}: {took:.0f} s, exit code {code}", file=sys.stderr)
     (report,) = folder.glob("*/training_metrics.json")
     seconds = json.loads(report.read_text(encoding="utf-8"))["training_metrics"]["train_runtime"]
-    return report.parent, seconds, took - seconds
+    return Training(way, report.parent, seconds, took - seconds)
 
 
 def disturb(way: str, folder: Path, server: Server, seconds: float) -> None:
@@ -192,14 +207,23 @@ def hold(folder: Path, address: str) -> tuple[int, int, int]:
     return len(journal.points), sum(not told[point] for point in journal.points), sum(n > 1 for n in told.values())
 
 
-def print_table(found: dict[str, tuple[Path, float, float]], missing: dict[str, tuple[int, int, int]]) -> None:
-    alone = [seconds for way, (_, seconds, _) in found.items() if way.startswith("undisturbed")]
-    mean = sum(alone) / len(alone)
+def print_table(trainings: list[Training], held: list[tuple[int, int, int]]) -> None:
+    ratios: dict[str, list[float]] = collections.defaultdict(list)
+    for before, training, after in zip(trainings, trainings[1:], trainings[2:], strict=False):
+        if training.way == ALONE:
+            continue
+        ratios[training.way].append(2 * training.seconds / (before.seconds + after.seconds))
+        ratios[ALONE].append(after.seconds / before.seconds)
     print("| server | training (s) | ratio | besides (s) | points | missing | twice |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for way, (_, seconds, besides) in found.items():
-        points, lacking, twice = missing[way]
-        print(f"| {way} | {seconds:.1f} | {seconds / mean:.3f} | {besides:.1f} | {points} | {lacking} | {twice} |")
+    for way in (ALONE, *WAYS):
+        own = [training for training in trainings if training.way == way]
+        seconds = statistics.median(training.seconds for training in own)
+        besides = statistics.median(training.besides for training in own)
+        ratio = statistics.median(ratios[way])
+        points = [counts for training, counts in zip(trainings, held, strict=True) if training.way == way]
+        sums = [sum(column) for column in zip(*points, strict=True)]
+        print(f"| {way} | {seconds:.1f} | {ratio:.3f} | {besides:.1f} | {' | '.join(map(str, sums))} |")
 
 
 def free_port() -> int:

@@ -42,6 +42,7 @@ def main() -> None:
     written = spark.read.parquet(options.output)
     refused = written.where(col("erro") != "")
     print(f"✅ {written.count()} linhas em {options.output}, {refused.count()} delas sem leitura (coluna erro)")
+    spark.stop()
 
 
 def write_readings(

@@ -80,7 +80,7 @@ def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str], *, offlin
     """End the runs of a folder's trainings at which no process of this machine works any more; gives their folders.
 
     In MLflow they would say RUNNING for ever. One that the store in use has not, or does not hear now, is ended in its
-    folder, for ``sync`` to tell; so is the rest of one that was ended, by a process that died while it told so.
+    folder, for ``sync`` to tell.
 
     Args:
         how_to_go_on: a training's folder -> Markdown for its run's description.
@@ -88,20 +88,38 @@ def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str], *, offlin
     """
     found = []
     for file in sorted(parent.glob(f"*/{FOLDER}/{ENTRIES}")):
-        folder, status = file.parent.parent, ending(file)
-        if status is not None and (status != "KILLED" or offline or not _is_half_told(file)):
+        folder = file.parent.parent
+        if ending(file) is not None:
             continue
         with suppress(TrackingError, DamagedFile), held(folder):
             journal = Journal(file.parent)
-            if status is not None:
-                _tell_end(journal)
-                continue
             if journal.last is None or journal.last.kind == "end" or journal.host not in {None, platform.node()}:
                 continue
             _write_end(journal, {NOTE_TAG: f"**Interrompida.** {how_to_go_on(folder)}"})
             found.append(folder)
             if not offline:
-                _tell_end(journal)
+                _tell_rest(journal, None)
+    return found
+
+
+def tell_rests(parent: Path, log_model: LogModel) -> list[Path]:
+    """Tell MLflow the rest of a folder's trainings that came to their end, by a process that died while it told so.
+
+    In MLflow they would say RUNNING for ever.
+
+    Returns:
+        The folders of those that have been told to their end now. One that the store in use has not, or does not hear
+        now, is left for ``sync``.
+    """
+    found = []
+    for file in sorted(parent.glob(f"*/{FOLDER}/{ENTRIES}")):
+        folder = file.parent.parent
+        if ending(file) is None or not _is_half_told(file):
+            continue
+        with suppress(TrackingError, DamagedFile), held(folder):
+            _tell_rest(Journal(file.parent), log_model)
+            if not _is_half_told(file):
+                found.append(folder)
     return found
 
 
@@ -118,14 +136,15 @@ def _write_end(journal: Journal, tags: Mapping[str, str]) -> None:
     journal.write("end", {"status": "KILLED", "time": died})
 
 
-def _tell_end(journal: Journal) -> None:
+def _tell_rest(journal: Journal, log_model: LogModel | None) -> None:
     from mlflow import MlflowClient
 
     with RequestLimits() as limits:
         limits.set(FIRST_PATIENCE)
-        delivery = Delivery(journal.folder, MlflowClient())
+        delivery = Delivery(journal.folder, MlflowClient(), log_model)
         delivery.find_run()
         if delivery.told is not None:
+            limits.set(SECONDS)
             delivery.deliver()
 
 

@@ -14,10 +14,11 @@ from cartas_mlflow.console import say
 from cartas_mlflow.errors import RunInterrupted, TrainingError
 from cartas_mlflow.files import checksum
 from cartas_mlflow.modeling.checkpoints import newest_checkpoint
+from cartas_mlflow.registry.logged import log_entry
 from cartas_mlflow.settings import ExperimentConfig, TrackingSettings
 from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, ending
 from cartas_mlflow.tracking.kept_checkpoint import fetch_training, find_interrupted
-from cartas_mlflow.tracking.leftovers import close_abandoned
+from cartas_mlflow.tracking.leftovers import close_abandoned, tell_rests
 from cartas_mlflow.tracking.store import check_tracking_server
 from cartas_mlflow.training.folder import ORIGINAL, RunIdentity, new_folder
 
@@ -99,15 +100,18 @@ def going_on_told(folder: Path) -> Iterator[None]:
 
 
 def say_abandoned(config: ExperimentConfig, own: Path) -> None:
-    """Tell of trainings whose process died without a word, end their runs, and tell how each goes on."""
-    parent = Path(config.tracking.output_dir)
-    for folder in close_abandoned(
-        parent, lambda folder: how_to_go_on(_newest(folder)), offline=config.tracking.offline
-    ):
+    """Tell of trainings whose process died without a word, end their runs, and tell how each goes on.
+
+    Those that died after their end, while MLflow was told of it, are told to the end.
+    """
+    parent, offline = Path(config.tracking.output_dir), config.tracking.offline
+    for folder in close_abandoned(parent, lambda folder: how_to_go_on(_newest(folder)), offline=offline):
         if folder.resolve() == own:
             continue
         say(f"⚠️ Um treino anterior parou sem aviso {_progress(folder)}; a sua execução está marcada como interrompida.")
         say(f"   {how_to_go_on(_newest(folder))}".replace("`", ""))
+    for folder in [] if offline else tell_rests(parent, log_entry):
+        say(f"✅ O fim do treino anterior em {folder} não tinha chegado todo ao MLflow; agora chegou.")
 
 
 def _newest(folder: Path) -> Path | None:

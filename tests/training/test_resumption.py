@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.errors import RunInterrupted, SettingError, TrackingError, TrainingError
 from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking import kept_checkpoint
-from cartas_mlflow.tracking.journal import Journal
+from cartas_mlflow.tracking.journal import Journal, Reader
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.training.resumption import find_training, going_on_told, say_abandoned, say_interrupted
 from cartas_mlflow.training.session import begin
@@ -180,16 +181,50 @@ def test_a_refused_resumption_leaves_the_run_as_it_was_and_another_goes_on_witho
     assert client.list_artifacts(run_id, "checkpoint") == []
 
 
-def test_a_dead_training_s_end_that_was_not_told_to_its_end_is_told_at_the_next_start(
-    tracking_store: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("error", "status"), [(RunInterrupted("Para continuar: `python …`"), "KILLED"), (None, "FINISHED")]
+)
+def test_a_training_whose_process_died_while_its_end_was_told_is_told_to_the_end_at_the_next_start(
+    tracking_store: str, tmp_path: Path, said: list[str], error: RunInterrupted | None, status: str
 ) -> None:
     quiet = TrackingSettings(output_dir=str(tmp_path / "results"), system_metrics=False)
-    with pytest.raises(RunInterrupted), open_run(quiet, folder=tmp_path / "results" / "um") as run:
-        raise RunInterrupted("Para continuar: `python …`")
-    state = tmp_path / "results" / "um" / "journal" / "delivered.json"
+    folder, client = tmp_path / "results" / "um", MlflowClient()
+    with suppress(RunInterrupted), open_run(quiet, folder=folder) as run:
+        run.log_metrics({"final/chrf": 0.2}, 3)
+        if error is not None:
+            raise error
+    _forget_telling(folder, entries=2)
+    client.update_run(run.id, "RUNNING")
+    config = load_config(DEFAULT_CONFIG, {"tracking.output_dir": quiet.output_dir})
+    for _ in range(2):
+        say_abandoned(config, Path("/outra"))
+    assert client.get_run(run.id).info.status == status
+    assert said == [f"✅ O fim do treino anterior em {folder} não tinha chegado todo ao MLflow; agora chegou."]
+
+
+@pytest.mark.slow
+def test_a_model_that_was_not_logged_when_the_process_died_is_logged_at_the_next_start(
+    quick: dict[str, Any], empty_store: str, tmp_path: Path, said: list[str]
+) -> None:
+    client, finished = MlflowClient(), train_here(quick)
+    run_id, folder = finished.result.run_id, finished.folder
+    (model,) = client.get_run(run_id).outputs.model_outputs
+    metrics = client.get_run(run_id).data.metrics
+    client.delete_logged_model(model.model_id)
+    entries = list(Reader(folder / "journal" / "entries.jsonl").news())
+    model_at = next(entry.number for entry in entries if entry.kind == "model")
+    _forget_telling(folder, entries=len(entries) - model_at)
+    client.update_run(run_id, "RUNNING")
+    say_abandoned(load_config(DEFAULT_CONFIG, {"tracking.output_dir": str(folder.parent)}), Path("/outra"))
+    again = client.get_run(run_id)
+    assert (again.info.status, again.data.metrics) == ("FINISHED", metrics)
+    assert any(other.model_id != model.model_id for other in again.outputs.model_outputs)
+    assert said[-1] == f"✅ O fim do treino anterior em {folder} não tinha chegado todo ao MLflow; agora chegou."
+
+
+def _forget_telling(folder: Path, *, entries: int) -> None:
+    """As if the process had died before it told the last entries of a folder's journal."""
+    state = folder / "journal" / "delivered.json"
     told = json.loads(state.read_text(encoding="utf-8"))
-    told["runs"][0]["count"] -= 2
+    told["runs"][0]["count"] -= entries
     state.write_text(json.dumps(told), encoding="utf-8")
-    MlflowClient().update_run(run.id, "RUNNING")
-    say_abandoned(load_config(DEFAULT_CONFIG, {"tracking.output_dir": quiet.output_dir}), Path("/outra"))
-    assert MlflowClient().get_run(run.id).info.status == "KILLED"
