@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 from cartas_mlflow.errors import TrackingError, UserError, first_line, without_password
 
@@ -265,6 +266,11 @@ def _other_schema(found: str) -> str:
 
     versions = _package_versions(_get_package_dir())
     if found in versions or found == "None":
+        if _is_half_made():
+            return (
+                f"{store_name()} ficou pela metade, porque o processo que o criava foi morto; apague esse arquivo, em "
+                "que não há execução nenhuma, e repita o comando."
+            )
         return (
             f"{store_name()} foi gravado por uma versão mais antiga do MLflow; faça uma cópia dele e atualize-o com "
             f"mlflow db upgrade {without_password(mlflow.get_tracking_uri())}."
@@ -275,9 +281,24 @@ def _other_schema(found: str) -> str:
     )
 
 
-def _package_versions(package: str) -> set[str]:
-    from pathlib import Path
+def _is_half_made() -> bool:
+    """Whether the store is a sqlite file without any experiment; MLflow makes its own once the tables are complete."""
+    import sqlite3
 
+    from mlflow import get_tracking_uri
+    from sqlalchemy import make_url
+
+    address = make_url(get_tracking_uri())
+    if address.get_backend_name() != "sqlite" or not Path(address.database or "").is_file():
+        return False
+    with closing(sqlite3.connect(f"{Path(address.database).absolute().as_uri()}?mode=ro", uri=True)) as store:
+        try:
+            return store.execute("SELECT count(*) FROM experiments").fetchone()[0] == 0
+        except sqlite3.OperationalError:  # not even that table
+            return True
+
+
+def _package_versions(package: str) -> set[str]:
     return {path.name.partition("_")[0] for path in Path(package, "store", "db_migrations", "versions").glob("*_*.py")}
 
 

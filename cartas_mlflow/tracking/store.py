@@ -177,6 +177,8 @@ def quiet_mlflow() -> None:
 def one_at_a_time() -> Iterator[None]:
     """Let no other process of this project open the same sqlite store: two that create its tables together destroy it.
 
+    A store that is not there yet is there, whole, from the beginning.
+
     Raises:
         TrackingError: nothing can be written where the store is to be.
     """
@@ -197,9 +199,32 @@ def one_at_a_time() -> Iterator[None]:
             "pasta."
         ) from None
     try:
+        _make_whole(database)
         yield
     finally:
         lock.release()
+
+
+def _make_whole(database: Path) -> None:
+    """Make the tables in a file that takes the store's name once they are complete.
+
+    MLflow makes them in place, one migration after the other: what a process leaves that is killed meanwhile, neither
+    it nor its ``db upgrade`` can use.
+    """
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import URL, create_engine
+
+    if database.exists() and database.stat().st_size > 0:
+        return
+    beside = database.with_name(f".{database.name}.new")
+    beside.unlink(missing_ok=True)
+    engine = create_engine(URL.create("sqlite", database=str(beside)))
+    try:
+        with failures_told():
+            _initialize_tables(engine)
+    finally:
+        engine.dispose()
+    beside.replace(database)
 
 
 def store_folder() -> Path:

@@ -217,6 +217,16 @@ STORES = {
         _statement("UPDATE alembic_version SET version_num = '451aebb31d03'"),
         "versão mais antiga do MLflow",
     ),
+    "half made": (
+        lambda path: [
+            _statement(sql)(path)
+            for sql in (
+                "DELETE FROM experiments",
+                "UPDATE alembic_version SET version_num = '75868b020152'",
+            )
+        ],
+        "ficou pela metade, porque o processo que o criava foi morto; apague esse arquivo",
+    ),
     "a newer schema": (_statement("UPDATE alembic_version SET version_num = 'ffffffffffff'"), "versão mais nova"),
     "no sqlite": (lambda path: path.write_bytes(b"isto nao e um banco" * 99), "o arquivo está danificado"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "o arquivo não pôde ser aberto"),

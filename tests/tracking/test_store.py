@@ -4,6 +4,7 @@ processes that start together on nothing do not break each other."""
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -148,6 +149,34 @@ def test_a_store_where_nothing_can_be_written_is_one_sentence(tracking_uri: pyte
         pass
     assert str(error.value).startswith(f"Não é possível escrever em {tmp_path}/arquivo (")
     assert str(error.value).endswith("; mude MLFLOW_TRACKING_URI para outra pasta.")
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_makes_the_store_leaves_none_that_the_next_cannot_use(tmp_path: Path) -> None:
+    # SQLite keeps what a migration made, but not that it was made.
+    code = (
+        "import os, signal, sys\n"
+        "from alembic.script.base import ScriptDirectory\n"
+        "from cartas_mlflow.settings import TrackingSettings\n"
+        "from cartas_mlflow.tracking.opening import open_run\n"
+        "real = ScriptDirectory._upgrade_revs\n"
+        "def upgrade(*given):\n"
+        "    steps = real(*given)\n"
+        "    last = steps[-1].migration_fn\n"
+        "    steps[-1].migration_fn = lambda *a, **k: (last(*a, **k), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "    return steps\n"
+        "if sys.argv[1:]:\n"
+        "    ScriptDirectory._upgrade_revs = upgrade\n"
+        "with open_run(TrackingSettings(system_metrics=False)) as run:\n"
+        "    run.log_metrics({'x': 1.0})\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment |= {"PYTHONPATH": str(PROJECT_ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    codes = [
+        subprocess.run([sys.executable, "-c", code, *words], env=environment, cwd=tmp_path, check=False).returncode
+        for words in (["die"], [])
+    ]
+    assert codes == [-signal.SIGKILL, 0]
 
 
 @pytest.mark.slow
