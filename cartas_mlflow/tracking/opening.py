@@ -21,6 +21,7 @@ from cartas_mlflow.tracking.failures import cause_of, failures_told, is_passing,
 from cartas_mlflow.tracking.journal import FOLDER, Journal
 from cartas_mlflow.tracking.leftovers import held
 from cartas_mlflow.tracking.machine import machine_watched
+from cartas_mlflow.tracking.orphans import end_superseded, end_unborn
 from cartas_mlflow.tracking.places import check_experiment, check_place
 from cartas_mlflow.tracking.run import FAILURE_TAG, OUTCOME_TAG, TrackedRun, sync_command
 from cartas_mlflow.tracking.standing import Standing
@@ -193,6 +194,7 @@ def _connect(opening: _Opening, delivery: Delivery) -> TrackedRun:
     from mlflow.exceptions import MlflowException
 
     client, wanted = delivery.client, opening.inherited or opening.resumed
+    last = opening.journal.last
     try:
         with failures_told(), one_at_a_time():
             if wanted is not None and wanted != (opening.journal.first and opening.journal_id):
@@ -209,6 +211,10 @@ def _connect(opening: _Opening, delivery: Delivery) -> TrackedRun:
         with failures_told():
             delivery.deliver()
             experiment = client.get_experiment(delivery.told.experiment_id).name
+            if last is not None:
+                end_superseded(delivery, last.time)
+            if opening.parent is None:
+                _say_unborn(end_unborn(client, delivery.told.experiment_id, delivery.told.run_id))
     except TrackingError as error:
         cause = error.__cause__
         if isinstance(cause, MlflowException) and cause.error_code == "RESOURCE_DOES_NOT_EXIST":
@@ -223,6 +229,13 @@ def _connect(opening: _Opening, delivery: Delivery) -> TrackedRun:
         told.experiment_id,
         opening.settings.log_texts,
     )
+
+
+def _say_unborn(count: int) -> None:
+    if count == 1:
+        say("⚠️ Um mlflow run morreu antes de o programa começar; a sua execução está marcada como interrompida.")
+    elif count:
+        say(f"⚠️ {count} mlflow run morreram antes de o programa começar; estão marcados como interrompidos.")
 
 
 def _write_ending(run: TrackedRun, error: BaseException, log_file: Path | None) -> None:
