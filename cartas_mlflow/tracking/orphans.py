@@ -36,7 +36,7 @@ def end_superseded(delivery: Delivery, died: int) -> None:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # another store's, or deleted for good
                 raise
             continue
-        if run.info.status == "RUNNING":
+        if run.info.status == "RUNNING" and run.info.lifecycle_stage == "active":
             _end(client, run, f"**Interrompida.** O treino continua na execução {now}.", died)
 
 

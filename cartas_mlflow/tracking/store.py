@@ -214,8 +214,8 @@ def _make_whole(database: Path) -> None:
     from mlflow.store.db.utils import _initialize_tables
     from sqlalchemy import URL, create_engine
 
-    if database.exists() and database.stat().st_size > 0:
-        return
+    if str(database).startswith(("file:", ":memory:")) or (database.exists() and database.stat().st_size > 0):
+        return  # SQLite's own forms of address name no file that could take another's place
     beside = database.with_name(f".{database.name}.new")
     beside.unlink(missing_ok=True)
     engine = create_engine(URL.create("sqlite", database=str(beside)))
