@@ -1,6 +1,6 @@
 """What a tracking server that goes away costs a training in time, and whether anything is missing in it afterwards.
 
-    python benchmarks/outage.py [--seconds 60] [--epochs 8] [--rounds 1]
+    python benchmarks/outage.py [--seconds 60] [--epochs 8] [--rounds 1] [--ways killed stopped]
 
 A real ``mlflow server`` (sqlite, one worker). The same training with it killed for so many seconds and started again;
 stopped (SIGSTOP) as long; dead for good; behind a proxy where each request takes 0.2 s more; and an undisturbed one
@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         server = Server(Path(scratch))
@@ -123,7 +124,7 @@ def main() -> None:
         proxy = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Slow,), {"target": server.address}))
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         trainings = []
-        turns = [ALONE, *(turn for way in options.rounds * WAYS for turn in (way, ALONE))]
+        turns = [ALONE, *(turn for way in options.rounds * list(options.ways) for turn in (way, ALONE))]
         for number, way in enumerate(turns):
             address = f"http://127.0.0.1:{proxy.server_address[1]}" if way == "0.2 s slower" else server.address
             folder = Path(scratch) / f"{number}"
@@ -133,7 +134,7 @@ def main() -> None:
                 command(["sync", f"--tracking.output_dir={folder}"], server.address)
         held = [hold(training.folder, server.address) for training in trainings]
         server.tell(signal.SIGKILL)
-        print_table(trainings, held)
+        print_table(trainings, held, [ALONE, *options.ways])
 
 
 def train(way: str, folder: Path, server: Server, address: str, options: argparse.Namespace) -> Training:
@@ -207,7 +208,7 @@ def hold(folder: Path, address: str) -> tuple[int, int, int]:
     return len(journal.points), sum(not told[point] for point in journal.points), sum(n > 1 for n in told.values())
 
 
-def print_table(trainings: list[Training], held: list[tuple[int, int, int]]) -> None:
+def print_table(trainings: list[Training], held: list[tuple[int, int, int]], ways: list[str]) -> None:
     ratios: dict[str, list[float]] = collections.defaultdict(list)
     for before, training, after in zip(trainings, trainings[1:], trainings[2:], strict=False):
         if training.way == ALONE:
@@ -216,7 +217,7 @@ def print_table(trainings: list[Training], held: list[tuple[int, int, int]]) -> 
         ratios[ALONE].append(after.seconds / before.seconds)
     print("| server | training (s) | ratio | besides (s) | points | missing | twice |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for way in (ALONE, *WAYS):
+    for way in ways:
         own = [training for training in trainings if training.way == way]
         seconds = statistics.median(training.seconds for training in own)
         besides = statistics.median(training.besides for training in own)
