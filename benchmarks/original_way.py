@@ -14,11 +14,11 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, default_data_collator
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, default_data_collator
 
 from cartas_mlflow.config import load_config
 from cartas_mlflow.console import open_console
@@ -43,7 +43,7 @@ def main() -> None:
     score = fitting.reading_score(data, config.evaluation.copied_words)
 
     def ours_train() -> None:
-        _our_trainer(config, base, model, encoded, data, score, options.records).train()
+        our_trainer(config, base, model, encoded, data, score, options.records).train()
 
     def ours_evaluate() -> None:
         validation = ValidationSet(
@@ -77,14 +77,14 @@ def main() -> None:
     print("| | original way (s) | this project (s) | ratio | of each round |\n| --- | ---: | ---: | ---: | --- |")
     for name, (original, ours, count) in rows.items():
         ours()
-        pairs = [(_seconds(original) / count, _seconds(ours) / count) for _ in range(options.rounds)]
+        pairs = [(seconds_of(original) / count, seconds_of(ours) / count) for _ in range(options.rounds)]
         ratios = [first / second for first, second in pairs]
         first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
         each = ", ".join(f"{ratio:.1f}" for ratio in ratios)
         print(f"| per {name} | {first:.3f} | {second:.4f} | {statistics.median(ratios):.1f} | {each} |", flush=True)
 
 
-def _our_trainer(
+def our_trainer(
     config: ExperimentConfig,
     base: preparation.LoadedBase,
     model: torch.nn.Module,
@@ -92,7 +92,10 @@ def _our_trainer(
     data: preparation.PreparedData,
     score: fitting.Score,
     records: int,
+    epochs: int = 1,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> ReadingTrainer:
+    """This project's trainer on the first records, without evaluations and checkpoints."""
     arguments = training_arguments(
         config,
         Path(tempfile.mkdtemp()),
@@ -102,7 +105,7 @@ def _our_trainer(
         checkpointing=encoded.plan.checkpointing,
         steps_per_epoch=records // config.training.batch_size,
     )
-    arguments.num_train_epochs, arguments.eval_strategy, arguments.save_strategy = 1, "no", "no"
+    arguments.num_train_epochs, arguments.eval_strategy, arguments.save_strategy = epochs, "no", "no"
     arguments.load_best_model_at_end = False
     return ReadingTrainer(
         model=model,
@@ -113,6 +116,7 @@ def _our_trainer(
         evaluation_batch=encoded.plan.evaluation_batch,
         score=score,
         tokenizer=base.tokenizer,
+        callbacks=list(callbacks),
     )
 
 
@@ -160,7 +164,7 @@ def _original_trainer(model: torch.nn.Module, train: list, validation: list) -> 
     )
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

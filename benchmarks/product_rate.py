@@ -15,10 +15,10 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from original_way import our_trainer, seconds_of
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
 from true_size import with_weights
@@ -26,8 +26,6 @@ from true_size import with_weights
 from cartas_mlflow.config import load_config
 from cartas_mlflow.console import open_console
 from cartas_mlflow.modeling.likelihood import reading_collator
-from cartas_mlflow.modeling.trainer import ReadingTrainer, training_arguments
-from cartas_mlflow.modeling.validation import ValidationSet
 from cartas_mlflow.training import preparation
 
 BATCH = 8
@@ -60,43 +58,27 @@ def main() -> None:
 
 def measure(folder: Path, precision: str, rounds: int, steps: int) -> None:
     """One precision: print a row for each way."""
-    overrides = {"model.name": str(folder), "training.precision": precision, "model.quantization": "false"}
+    overrides = {
+        "model.name": str(folder),
+        "model.quantization": "false",
+        "training.precision": precision,
+        "training.batch_size": BATCH,
+        "training.micro_batch_size": BATCH,
+    }
     config = load_config(CONFIG, overrides)
     settled = preparation.settle_base(config, CONFIG, overrides)
     data = preparation.split_data(config, preparation.load_data(config))
     base = preparation.load_model(settled)
     model, _ = preparation.attach_lora(config, base)
     encoded = preparation.encode_data(config, base, data)
-    rows = encoded.train.dataset.select(range(BATCH))
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
 
     def ours() -> float:
-        arguments = training_arguments(
-            config,
-            Path(tempfile.mkdtemp()),
-            device="cpu",
-            precision=precision,
-            micro_batch_size=BATCH,
-            checkpointing=False,
-            steps_per_epoch=1,
-        )
-        arguments.num_train_epochs, arguments.eval_strategy, arguments.save_strategy = steps + 2, "no", "no"
-        arguments.load_best_model_at_end = False
         clock = Clock()
-        ReadingTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=rows,
-            config=config,
-            validation=ValidationSet([], rows),
-            evaluation_batch=1,
-            score=lambda texts: {},
-            tokenizer=base.tokenizer,
-            callbacks=[clock],
-        ).train()
+        our_trainer(config, base, model, encoded, data, lambda texts: {}, BATCH, steps + 2, [clock]).train()
         return statistics.median(clock.seconds()[1:])  # the first step prepares the kernels
 
-    plain_model, batch = _plain(settled, config, base, rows)
+    plain_model, batch = _plain(settled, config, base, encoded.train.dataset.select(range(BATCH)))
     optimizer = torch.optim.AdamW([weight for weight in plain_model.parameters() if weight.requires_grad], 1e-4)
 
     def plain_step() -> None:
@@ -113,7 +95,7 @@ def measure(folder: Path, precision: str, rounds: int, steps: int) -> None:
 
     def product() -> float:
         with torch.no_grad():
-            seconds = min(_seconds(lambda: torch.nn.functional.linear(given, matrix)) for _ in range(20))
+            seconds = min(seconds_of(lambda: torch.nn.functional.linear(given, matrix)) for _ in range(20))
         return 2 * given.numel() * len(matrix) / seconds
 
     with FlopCounterMode(display=False) as counter:
@@ -125,7 +107,7 @@ def measure(folder: Path, precision: str, rounds: int, steps: int) -> None:
         rates.append(product())
         taken["this project"].append(ours())
         rates.append(product())
-        taken["plain PEFT"].append(statistics.median(_seconds(plain_step) for _ in range(steps)))
+        taken["plain PEFT"].append(statistics.median(seconds_of(plain_step) for _ in range(steps)))
     rate = statistics.median(rates)
     for way, seconds in taken.items():
         middle = statistics.median(seconds)
@@ -142,12 +124,6 @@ def _plain(settled: object, config: object, base: preparation.LoadedBase, rows: 
     columns = ("input_ids", "attention_mask", "labels")
     batch = collate([{name: row[name] for name in columns if name in row} for row in rows])
     return model.train(), dict(batch)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def _options() -> argparse.Namespace:

@@ -76,15 +76,13 @@ def send(folder: Path, log_model: LogModel | None) -> Sent:
         return Sent(delivery.told, entries, cut_off, tuple(delivery.refusals))
 
 
-def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str], *, offline: bool = False) -> list[Path]:
-    """End the runs of a folder's trainings at which no process of this machine works any more; gives their folders.
+def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str]) -> list[Path]:
+    """End a folder's trainings at which no process of this machine works any more; gives their folders.
 
-    In MLflow they would say RUNNING for ever. One that the store in use has not, or does not hear now, is ended in its
-    folder, for ``sync`` to tell.
+    They end in their journals. In MLflow they would say RUNNING for ever; :func:`tell_rests` tells it so, or ``sync``.
 
     Args:
         how_to_go_on: a training's folder -> Markdown for its run's description.
-        offline: leave MLflow alone.
     """
     found = []
     for file in sorted(parent.glob(f"*/{FOLDER}/{ENTRIES}")):
@@ -97,15 +95,11 @@ def close_abandoned(parent: Path, how_to_go_on: Callable[[Path], str], *, offlin
                 continue
             _write_end(journal, {NOTE_TAG: f"**Interrompida.** {how_to_go_on(folder)}"})
             found.append(folder)
-            if not offline:
-                _tell_rest(journal, None)
     return found
 
 
 def tell_rests(parent: Path, log_model: LogModel) -> list[Path]:
-    """Tell MLflow the rest of a folder's trainings that came to their end, by a process that died while it told so.
-
-    In MLflow they would say RUNNING for ever.
+    """Tell MLflow the rest of a folder's trainings that are ended, and whose process died before it had told so.
 
     Returns:
         The folders of those that have been told to their end now. One that the store in use has not, or does not hear
@@ -114,10 +108,11 @@ def tell_rests(parent: Path, log_model: LogModel) -> list[Path]:
     found = []
     for file in sorted(parent.glob(f"*/{FOLDER}/{ENTRIES}")):
         folder = file.parent.parent
-        if ending(file) is None or not _is_half_told(file):
-            continue
-        with suppress(TrackingError, DamagedFile), held(folder):
-            _tell_rest(Journal(file.parent), log_model)
+        with suppress(TrackingError, DamagedFile):
+            if ending(file) is None or not _is_half_told(file):
+                continue
+            with held(folder):
+                _tell_rest(Journal(file.parent), log_model)
             if not _is_half_told(file):
                 found.append(folder)
     return found
@@ -136,7 +131,7 @@ def _write_end(journal: Journal, tags: Mapping[str, str]) -> None:
     journal.write("end", {"status": "KILLED", "time": died})
 
 
-def _tell_rest(journal: Journal, log_model: LogModel | None) -> None:
+def _tell_rest(journal: Journal, log_model: LogModel) -> None:
     from mlflow import MlflowClient
 
     with RequestLimits() as limits:

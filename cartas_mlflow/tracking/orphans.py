@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LOOKED_THROUGH = 100
+"""Runs of an experiment that say RUNNING, among which the dead ones are looked for."""
 
 
 def end_superseded(delivery: Delivery, died: int) -> None:

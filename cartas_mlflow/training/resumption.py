@@ -104,14 +104,18 @@ def say_abandoned(config: ExperimentConfig, own: Path) -> None:
 
     Those that died after their end, while MLflow was told of it, are told to the end.
     """
-    parent, offline = Path(config.tracking.output_dir), config.tracking.offline
-    for folder in close_abandoned(parent, lambda folder: how_to_go_on(_newest(folder)), offline=offline):
+    parent = Path(config.tracking.output_dir)
+    closed = close_abandoned(parent, lambda folder: how_to_go_on(_newest(folder)))
+    for folder in closed:
         if folder.resolve() == own:
             continue
         say(f"⚠️ Um treino anterior parou sem aviso {_progress(folder)}; a sua execução está marcada como interrompida.")
         say(f"   {how_to_go_on(_newest(folder))}".replace("`", ""))
-    for folder in [] if offline else tell_rests(parent, log_entry):
-        say(f"✅ O fim do treino anterior em {folder} não tinha chegado todo ao MLflow; agora chegou.")
+    if config.tracking.offline:
+        return
+    for folder in tell_rests(parent, log_entry):
+        if folder not in closed:
+            say(f"✅ O fim do treino anterior em {folder} não tinha chegado todo ao MLflow; agora chegou.")
 
 
 def _newest(folder: Path) -> Path | None:

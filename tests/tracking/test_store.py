@@ -151,6 +151,12 @@ def test_a_store_where_nothing_can_be_written_is_one_sentence(tracking_uri: pyte
     assert str(error.value).endswith("; mude MLFLOW_TRACKING_URI para outra pasta.")
 
 
+def untouched_environment() -> dict[str, str]:
+    """Of a process that finds this project, and the store where it starts."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return {**kept, "PYTHONPATH": str(PROJECT_ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_while_it_makes_the_store_leaves_none_that_the_next_cannot_use(tmp_path: Path) -> None:
     # SQLite keeps what a migration made, but not that it was made.
@@ -170,10 +176,10 @@ def test_a_process_that_is_killed_while_it_makes_the_store_leaves_none_that_the_
         "with open_run(TrackingSettings(system_metrics=False)) as run:\n"
         "    run.log_metrics({'x': 1.0})\n"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment |= {"PYTHONPATH": str(PROJECT_ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
     codes = [
-        subprocess.run([sys.executable, "-c", code, *words], env=environment, cwd=tmp_path, check=False).returncode
+        subprocess.run(
+            [sys.executable, "-c", code, *words], env=untouched_environment(), cwd=tmp_path, check=False
+        ).returncode
         for words in (["die"], [])
     ]
     assert codes == [-signal.SIGKILL, 0]
@@ -189,12 +195,10 @@ def test_three_processes_that_start_together_on_nothing_get_a_run_each_and_say_n
         "with open_run(TrackingSettings(system_metrics_interval=0.5)) as run:\n"
         "    run.log_metrics({'x': 1.0})\n"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment |= {"PYTHONPATH": str(PROJECT_ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code],
-            env=environment,
+            env=untouched_environment(),
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
