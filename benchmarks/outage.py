@@ -1,13 +1,15 @@
 """What a tracking server that goes away costs a training in time, and whether anything is missing in it afterwards.
 
-    python benchmarks/outage.py [--seconds 60] [--epochs 8] [--rounds 1] [--ways killed stopped]
+    python benchmarks/outage.py [--seconds 60] [--epochs 8] [--rounds 1] [--ways killed stopped] [--apart]
 
 A real ``mlflow server`` (sqlite, one worker). The same training with it killed for so many seconds and started again;
 stopped (SIGSTOP) as long; dead for good; behind a proxy where each request takes 0.2 s more; and an undisturbed one
-before and after each. The outage begins with the first step. Prints a Markdown table: seconds of training with its
-evaluations, as ratio to the mean of its two undisturbed neighbours (medians of the rounds; of the undisturbed, each to
-the one before it); how long the command took besides; points in the trainings' journals, and of those how many the
-server lacks or has twice after ``sync``.
+before and after each. The outage begins with the first step. With ``--apart`` (Linux) the server has the last core and
+the training the others, as on machines of their own: what its new start computes is then not the training's loss.
+
+Prints a Markdown table: seconds of training with its evaluations, as ratio to the mean of its two undisturbed
+neighbours (medians of the rounds; of the undisturbed, each to the one before it); how long the command took besides;
+points in the trainings' journals, and of those how many the server lacks or has twice after ``sync``.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ class Training:
 class Server:
     """A real server, which keeps what it has whatever happens to its process."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, cores: list[int] | None = None) -> None:
+        self.folder, self.port, self.cores = folder, free_port(), cores
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +63,7 @@ class Server:
         words = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*words, "--backend-store-uri", "sqlite:///mlflow.db"],
+                [*on_cores(self.cores), *words, "--backend-store-uri", "sqlite:///mlflow.db"],
                 cwd=self.folder,
                 env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 stdout=log,
@@ -117,9 +119,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--apart", action="store_true")
     options = parser.parse_args()
+    *others, last = sorted(os.sched_getaffinity(0)) if options.apart else [None]
+    if options.apart and not others:
+        sys.exit("--apart: this machine has one core")
+    options.cores = others
     with tempfile.TemporaryDirectory() as scratch:
-        server = Server(Path(scratch))
+        server = Server(Path(scratch), [last] if options.apart else None)
         server.start()
         proxy = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Slow,), {"target": server.address}))
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -153,7 +160,7 @@ def train(way: str, folder: Path, server: Server, address: str, options: argpars
     began = time.perf_counter()
     watch = threading.Thread(target=disturb, args=(way, folder, server, options.seconds), daemon=True)
     watch.start()
-    code = command(words, address)
+    code = command(words, address, options.cores)
     took = time.perf_counter() - began
     watch.join()
     if code not in {0, 3}:
@@ -181,11 +188,16 @@ def disturb(way: str, folder: Path, server: Server, seconds: float) -> None:
         server.start()
 
 
-def command(words: list[str], address: str) -> int:
+def on_cores(cores: list[int] | None) -> list[str]:
+    """How a command begins that is to stay on these cores."""
+    return ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
+
+
+def command(words: list[str], address: str, cores: list[int] | None = None) -> int:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": address, "MLFLOW_DISABLE_TELEMETRY": "true"}
     environment.pop("MLFLOW_RUN_ID", None)
     return subprocess.run(
-        [sys.executable, "-m", "cartas_mlflow", *words],
+        [*on_cores(cores), sys.executable, "-m", "cartas_mlflow", *words],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,

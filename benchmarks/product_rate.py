@@ -29,6 +29,7 @@ from cartas_mlflow.modeling.likelihood import reading_collator
 from cartas_mlflow.training import preparation
 
 BATCH = 8
+PRODUCT_SECONDS = 2.0
 CONFIG = "configs/default.yaml"
 
 
@@ -94,9 +95,13 @@ def measure(folder: Path, precision: str, rounds: int, steps: int) -> None:
     matrix = torch.randn(plain_model.config.d_ff, plain_model.config.d_model, dtype=dtype)
 
     def product() -> float:
+        """Operations per second, held for about as long as a step takes."""
+        times, started = 0, time.perf_counter()
         with torch.no_grad():
-            seconds = min(seconds_of(lambda: torch.nn.functional.linear(given, matrix)) for _ in range(20))
-        return 2 * given.numel() * len(matrix) / seconds
+            while (seconds := time.perf_counter() - started) < PRODUCT_SECONDS:
+                torch.nn.functional.linear(given, matrix)
+                times += 1
+        return 2 * given.numel() * len(matrix) * times / seconds
 
     with FlopCounterMode(display=False) as counter:
         plain_step()

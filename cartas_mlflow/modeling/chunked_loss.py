@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from cartas_mlflow.modeling.rounding import rounded
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
@@ -23,15 +25,14 @@ def score_rows(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor)
     """Return the sum of the cross entropies of ``hidden @ weight.T`` and its gradient by the logits.
 
     hidden [rows, width], weight [vocabulary, width], and the gradient: of one dtype; labels [rows], -100 where nothing
-    is asked.
+    is asked: these rows of the gradient mean nothing.
     """
-    wanted = (labels != IGNORED_LABEL).unsqueeze(1)
     targets = labels.clamp_min(0).unsqueeze(1)
-    logits = (hidden @ weight.T).float()
-    normaliser = logits.logsumexp(dim=1, keepdim=True)
-    total = ((normaliser - logits.gather(1, targets)) * wanted).sum()
-    is_target = torch.arange(len(weight), device=weight.device) == targets
-    return total, (((logits - normaliser).exp() - is_target.float()) * wanted).to(hidden.dtype)
+    log_probabilities = (hidden @ weight.T).log_softmax(dim=1, dtype=torch.float32)
+    total = -(log_probabilities.gather(1, targets).squeeze(1) * (labels != IGNORED_LABEL)).sum()
+    gradient = log_probabilities.exp_()  # in place: a CPU spends its time on the memory of tensors of this size
+    gradient.scatter_add_(1, targets, gradient.new_full(targets.shape, -1))
+    return total, gradient.to(hidden.dtype)
 
 
 def summed_cross_entropy(
@@ -61,7 +62,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, labels, dtype, score):
-        hidden_as, weight_as = hidden.to(dtype), weight.to(dtype)
+        wanted = (labels != IGNORED_LABEL).unsqueeze(1)
+        hidden_as, weight_as = hidden.to(dtype) * wanted, rounded(weight, dtype)
         grad_hidden = torch.empty_like(hidden_as)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -72,7 +74,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_hidden[rows] = grad @ weight_as
             if grad_weight is not None:
                 grad_weight += (grad.T @ hidden_as[rows]).float()
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.save_for_backward(grad_hidden.mul_(wanted), grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total
 

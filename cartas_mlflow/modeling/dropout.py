@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import softmax
+from transformers.integrations.sdpa_attention import create_position_bias_mask, sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 STEPS = 1 << 16
 """A probability is kept to this fraction."""
 
 
-class CheapDropout(nn.Dropout):
-    """``nn.Dropout`` that, on a CPU, cuts its masks out of 64-bit random numbers, four elements from each.
+def draw_kept(shape: Sequence[int], p: float) -> torch.Tensor:
+    """What dropout keeps, int16 [*shape], on a CPU: 0 with probability ``p``, else 1.
 
-    The library draws a number per element, on one thread: 23 to 31 % of a training step of a small T5 with LoRA on all
-    matrices. The numbers come from PyTorch's own generator, so that seeds and checkpoints hold.
+    Four elements are cut out of each 64-bit random number of NumPy's SFC64, started anew each time by a number of
+    PyTorch's own generator, so that seeds and checkpoints hold. (The library draws a number per element, on one thread:
+    23 to 31 % of a step of a small T5 with LoRA on all matrices.)
     """
+    count = math.prod(shape)
+    generator = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
+    numbers = torch.from_numpy(generator.random_raw((count + 3) // 4).view(np.int16))
+    return numbers[:count].view(*shape).ge_(int(p * STEPS) - STEPS // 2)  # uniform on -STEPS/2 … STEPS/2 - 1
+
+
+def drop(values: torch.Tensor, p: float) -> torch.Tensor:
+    """Dropout of a tensor on a CPU, in training."""
+    return _Drop.apply(values, draw_kept(values.shape, p), 1 / (1 - p)) if p else values
+
+
+class _Drop(torch.autograd.Function):
+    """Keeps two bytes per element for the way back, where the library's product keeps a factor."""
+
+    @staticmethod
+    def forward(ctx, values, kept, scale):
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return (values * kept.to(values.dtype)).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (kept,) = ctx.saved_tensors
+        return (gradient * kept.to(gradient.dtype)).mul_(ctx.scale), None, None
+
+
+class CheapDropout(nn.Dropout):
+    """``nn.Dropout`` that, on a CPU, draws as :func:`draw_kept`."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.p == 0 or values.device.type != "cpu":
+        if not self.training or values.device.type != "cpu":
             return super().forward(values)
-        count = values.numel()
-        numbers = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
-        parts = numbers.view(torch.int16)[:count].view(values.shape)  # uniform on -STEPS/2 … STEPS/2 - 1
-        kept = parts >= int(self.p * STEPS) - STEPS // 2
-        return values * kept.to(values.dtype).div_(1 - self.p)
+        return drop(values, self.p)
 
 
 def cheapen_dropout(model: nn.Module) -> None:
@@ -31,3 +65,43 @@ def cheapen_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.Dropout:
             module.__class__ = CheapDropout
+
+
+@contextmanager
+def cheap_attention_dropout() -> Iterator[None]:
+    """Within, attentions with dropout draw as :func:`draw_kept` on a CPU, where PyTorch has no kernel for them that
+    would not hold all weights either. The others are the library's."""
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = _attend
+    try:
+        yield
+    finally:
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+
+def _attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    position_bias: torch.Tensor | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    if not dropout or position_bias is None or scaling != 1 or query.device.type != "cpu":
+        return sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            position_bias=position_bias,
+            **options,
+        )
+    causal = attention_mask is None and module.is_causal and query.shape[2] > 1
+    bias = create_position_bias_mask(position_bias, attention_mask, causal, query, key)
+    weights = softmax(query @ key.transpose(2, 3) + bias, dim=-1, dtype=torch.float32).to(value.dtype)
+    return (drop(weights, dropout) @ value).transpose(1, 2).contiguous(), None

@@ -22,13 +22,14 @@ from transformers import (
 from cartas_mlflow.files import seal
 from cartas_mlflow.modeling import processes
 from cartas_mlflow.modeling.chunked_loss import head_deferred, summed_cross_entropy
-from cartas_mlflow.modeling.dropout import cheapen_dropout
+from cartas_mlflow.modeling.dropout import cheap_attention_dropout
 from cartas_mlflow.modeling.epoch_loss import EpochLoss
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.likelihood import reading_collator
 from cartas_mlflow.modeling.memory import halve
 from cartas_mlflow.modeling.order import FilledOrder, LengthGroupedOrder, RandomOrder, with_filler
 from cartas_mlflow.modeling.precision import fast_products
+from cartas_mlflow.modeling.rounding import forget_rounded
 from cartas_mlflow.modeling.saving import save_or_skip
 from cartas_mlflow.modeling.validation import (
     IGNORED_LABEL,
@@ -78,6 +79,8 @@ class ReadingTrainer(Seq2SeqTrainer):
         tokenizer: PreTrainedTokenizerBase,
         **kwargs: Any,
     ) -> None:
+        from cartas_mlflow.modeling.lean import make_lean  # the adapters' library is heavy, and loaded by now
+
         if processes.count() > 1:
             kwargs["train_dataset"] = with_filler(kwargs["train_dataset"])
         super().__init__(
@@ -96,7 +99,7 @@ class ReadingTrainer(Seq2SeqTrainer):
         self.add_callback(EpochLoss())
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
-        cheapen_dropout(model)
+        make_lean(model)
 
     @property
     def epoch_loss(self) -> EpochLoss:
@@ -125,8 +128,11 @@ class ReadingTrainer(Seq2SeqTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the library's."""
-        with head_deferred(self.model) as self._head, fast_products():
-            return super().train(*args, **kwargs)
+        with head_deferred(self.model) as self._head, fast_products(), cheap_attention_dropout():
+            try:
+                return super().train(*args, **kwargs)
+            finally:
+                forget_rounded(self.model)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         if self._best_saved is None:
@@ -209,6 +215,7 @@ class ReadingTrainer(Seq2SeqTrainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> dict[str, float]:
         """Evaluate on the validation set, log, tell the callbacks. ``epoch_train_loss``: mean since the last time."""
+        forget_rounded(self.model)
         evaluation = evaluate_model(
             self.model,
             self.processing_class,

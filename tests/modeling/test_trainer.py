@@ -148,6 +148,22 @@ def test_the_evaluation_loss_is_in_float32_even_after_a_training_in_bfloat16(mak
         assert not torch.equal(trainer.model(**batch).logits, inside)
 
 
+def test_what_a_training_in_bfloat16_rounded_of_its_base_is_given_back(
+    make: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(precision="bfloat16")
+
+    def kept() -> int:
+        return sum(getattr(weight, "rounded", None) is not None for weight in trainer.model.parameters())
+
+    at_evaluation, log = [], trainer.log
+    monkeypatch.setattr(trainer, "log", lambda logs, *rest: (at_evaluation.append((kept(), *logs)), log(logs, *rest)))
+    trainer.train()
+    assert any(number > 0 and "loss" in logs for number, *logs in at_evaluation)
+    assert all(number == 0 for number, *logs in at_evaluation if "eval_loss" in logs)
+    assert kept() == 0
+
+
 def test_an_evaluation_leaves_the_random_numbers_and_the_mode_as_they_were(make: MakeTrainer) -> None:
     trainer = make(generation__do_sample=True, generation__temperature=1.5)
     trainer.model.train()
