@@ -75,13 +75,20 @@ def main() -> None:
     machine = f"{base.hardware.cpu}, {torch.get_num_threads()} threads, {base.precision.dtype}"
     print(f"\nmodel: {base.location.name}, {model.num_parameters():,} parameters with LoRA; {machine}\n")
     print("| | original way (s) | this project (s) | ratio | of each round |\n| --- | ---: | ---: | ---: | --- |")
-    for name, (original, ours, count) in rows.items():
+    epoch = [0.0, 0.0]
+    for (name, (original, ours, count)), records in zip(
+        rows.items(), (data.split.train, data.split.validation), strict=True
+    ):
         ours()
         pairs = [(seconds_of(original) / count, seconds_of(ours) / count) for _ in range(options.rounds)]
         ratios = [first / second for first, second in pairs]
-        first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
+        middle = [statistics.median(column) for column in zip(*pairs, strict=True)]
         each = ", ".join(f"{ratio:.1f}" for ratio in ratios)
-        print(f"| per {name} | {first:.3f} | {second:.4f} | {statistics.median(ratios):.1f} | {each} |", flush=True)
+        print(
+            f"| per {name} | {middle[0]:.3f} | {middle[1]:.4f} | {statistics.median(ratios):.1f} | {each} |", flush=True
+        )
+        epoch = [total + len(records) * seconds for total, seconds in zip(epoch, middle, strict=True)]
+    print(f"| an epoch of all records, evaluated | {epoch[0]:.0f} | {epoch[1]:.1f} | {epoch[0] / epoch[1]:.1f} | |")
 
 
 def our_trainer(

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import softmax
-from transformers.integrations.sdpa_attention import create_position_bias_mask, sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 STEPS = 1 << 16
 """A probability is kept to this fraction."""
@@ -65,43 +60,3 @@ def cheapen_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.Dropout:
             module.__class__ = CheapDropout
-
-
-@contextmanager
-def cheap_attention_dropout() -> Iterator[None]:
-    """Within, attentions with dropout draw as :func:`draw_kept` on a CPU, where PyTorch has no kernel for them that
-    would not hold all weights either. The others are the library's."""
-    ALL_ATTENTION_FUNCTIONS["sdpa"] = _attend
-    try:
-        yield
-    finally:
-        del ALL_ATTENTION_FUNCTIONS["sdpa"]
-
-
-def _attend(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    position_bias: torch.Tensor | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    if not dropout or position_bias is None or scaling != 1 or query.device.type != "cpu":
-        return sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            position_bias=position_bias,
-            **options,
-        )
-    causal = attention_mask is None and module.is_causal and query.shape[2] > 1
-    bias = create_position_bias_mask(position_bias, attention_mask, causal, query, key)
-    weights = softmax(query @ key.transpose(2, 3) + bias, dim=-1, dtype=torch.float32).to(value.dtype)
-    return (drop(weights, dropout) @ value).transpose(1, 2).contiguous(), None

@@ -21,8 +21,8 @@ from transformers import (
 
 from cartas_mlflow.files import seal
 from cartas_mlflow.modeling import processes
+from cartas_mlflow.modeling.attention import lean_attention
 from cartas_mlflow.modeling.chunked_loss import head_deferred, summed_cross_entropy
-from cartas_mlflow.modeling.dropout import cheap_attention_dropout
 from cartas_mlflow.modeling.epoch_loss import EpochLoss
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.likelihood import reading_collator
@@ -128,7 +128,7 @@ class ReadingTrainer(Seq2SeqTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the library's."""
-        with head_deferred(self.model) as self._head, fast_products(), cheap_attention_dropout():
+        with head_deferred(self.model) as self._head, fast_products(), lean_attention():
             try:
                 return super().train(*args, **kwargs)
             finally:

@@ -11,8 +11,9 @@ from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from cartas_mlflow.modeling.attention import lean_attention
 from cartas_mlflow.modeling.base import BaseLocation
-from cartas_mlflow.modeling.dropout import cheap_attention_dropout, cheapen_dropout
+from cartas_mlflow.modeling.dropout import cheapen_dropout
 from cartas_mlflow.modeling.lean import LeanFeedForward, LeanLinear, LeanLoraLinear, LeanNorm, make_lean
 from cartas_mlflow.modeling.loading import load_base
 from cartas_mlflow.modeling.lora import attach_adapter
@@ -60,6 +61,18 @@ def test_loss_and_gradients_are_those_of_the_library_s_layers(
     assert lean_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(lean_gradients[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_activations_that_are_computed_again_are_dropped_as_the_first_time(tiny_base: Path) -> None:
+    kept, again = adapted(tiny_base, 0.3), adapted(tiny_base, 0.3)
+    for model in (kept, again):
+        make_lean(model)
+    again.enable_input_require_grads()
+    again.activation_checkpointing_enable()
+    (loss, gradients), (loss_again, gradients_again) = step(kept, torch.float32), step(again, torch.float32)
+    assert loss_again == pytest.approx(loss, rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_again[name], gradient)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -125,19 +138,27 @@ def test_a_weight_that_trains_gets_its_gradient_through_the_rounding() -> None:
     assert weight.grad.tolist() == [1, 1, 1]
 
 
-def test_attention_with_dropout_is_the_library_s_but_for_its_masks() -> None:
+MASKS = {"none": None, "padding and future": torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_the_library_s_but_for_the_masks_of_its_dropout(mask: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     module = nn.Module()
     module.is_causal = True
-    query, key, value = (torch.randn(2, 3, 5, 8) for _ in range(3))
-    bias = torch.randn(1, 3, 5, 5)
-    given = {"scaling": 1.0, "position_bias": bias}
-    with cheap_attention_dropout():
+    query, key, value = (torch.randn(2, 3, 5, 8).to(dtype) for _ in range(3))
+    given = {"scaling": 1.0, "position_bias": torch.randn(1, 3, 5, 5).to(dtype)}  # a cross-attention's is so too
+    exact = [tensor.float() for tensor in (query, key, value)]
+    bias = given["position_bias"].float()
+    wanted, _ = sdpa_attention_forward(module, *exact, MASKS[mask], scaling=1.0, position_bias=bias)
+    near = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    with lean_attention(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        for mask in (None, torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()):
-            wanted, _ = sdpa_attention_forward(module, query, key, value, mask, dropout=0.0, **given)
-            found, _ = attend(module, query, key, value, mask, dropout=1e-9, **given)
-            torch.testing.assert_close(found, wanted)
-            assert not torch.allclose(attend(module, query, key, value, mask, dropout=0.5, **given)[0], wanted)
-            torch.testing.assert_close(attend(module, query, key, value, mask, dropout=0.0, **given)[0], wanted)
+        whole, barely, dropped = (
+            attend(module, query, key, value, MASKS[mask], dropout=p, **given)[0].float() for p in (0.0, 1e-9, 0.5)
+        )
+    torch.testing.assert_close(whole, wanted)
+    torch.testing.assert_close(barely, wanted, **near)
+    assert not torch.allclose(dropped, wanted, **near)
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
