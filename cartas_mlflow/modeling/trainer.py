@@ -29,7 +29,7 @@ from cartas_mlflow.modeling.likelihood import reading_collator
 from cartas_mlflow.modeling.memory import halve
 from cartas_mlflow.modeling.order import FilledOrder, LengthGroupedOrder, RandomOrder, with_filler
 from cartas_mlflow.modeling.precision import fast_products
-from cartas_mlflow.modeling.rounding import forget_rounded
+from cartas_mlflow.modeling.rounding import forget_rounded, round_anew
 from cartas_mlflow.modeling.saving import save_or_skip
 from cartas_mlflow.modeling.validation import (
     IGNORED_LABEL,
@@ -100,6 +100,8 @@ class ReadingTrainer(Seq2SeqTrainer):
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
         make_lean(model)
+        if self.args.activation_checkpointing:
+            round_anew(model)
 
     @property
     def epoch_loss(self) -> EpochLoss:

@@ -164,6 +164,22 @@ def test_what_a_training_in_bfloat16_rounded_of_its_base_is_given_back(
     assert kept() == 0
 
 
+def test_a_training_that_computes_activations_again_keeps_no_rounded_weight(
+    make: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(precision="bfloat16", training__gradient_checkpointing="true")
+    kept, log = [], trainer.log
+
+    def see(logs: dict[str, float], *rest: object) -> None:
+        kept.append(sum(getattr(weight, "rounded", None) is not None for weight in trainer.model.parameters()))
+        log(logs, *rest)
+
+    monkeypatch.setattr(trainer, "log", see)
+    trainer.train()
+    assert kept
+    assert set(kept) == {0}
+
+
 def test_an_evaluation_leaves_the_random_numbers_and_the_mode_as_they_were(make: MakeTrainer) -> None:
     trainer = make(generation__do_sample=True, generation__temperature=1.5)
     trainer.model.train()
