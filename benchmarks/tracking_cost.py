@@ -28,7 +28,6 @@ from outage import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = ("courier", "machine")
-CALLBACKS = ("on_log", "on_evaluate", "on_save", "on_epoch_end", "on_train_begin", "on_train_end")
 
 
 def main() -> None:
@@ -90,9 +89,9 @@ def train_counted(file: Path, words: list[str]) -> None:
         return run
 
     for kind in (MlflowLogging, KeepCheckpoint):
-        for name in CALLBACKS:
-            if name in vars(kind):
-                setattr(kind, name, timed(getattr(kind, name)))
+        for name, method in list(vars(kind).items()):
+            if name.startswith("on_"):
+                setattr(kind, name, timed(method))
     train = ReadingTrainer.train
 
     def counted(*args: Any, **kwargs: Any) -> Any:
