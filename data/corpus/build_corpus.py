@@ -17,7 +17,7 @@ from data.corpus.score import split_words, weigh_paragraphs
 from data.corpus.sources import SOURCES, Source
 from data.corpus.translate import drop_untranslated, translate_paragraphs
 
-WANTED = ("arcanos/*.md", "cenas/*.txt", "bilhetes/*.txt")
+WANTED = ("arcanos/*.md", "cenas/*.txt", "bilhetes/*.txt", "cartilha/*.txt")
 
 
 def build_source(source: Source, work: Path, seen: Deduplicator, native: set[str]) -> list[str]:
@@ -42,7 +42,7 @@ def _extract(source: Source, work: Path) -> Iterator[str]:
 
 
 def read_wanted() -> list[str]:
-    """Return the paragraphs that the corpus should be near to: essays and scenes."""
+    """Return the paragraphs that the corpus should be near to: essays, scenes, notes and primer."""
     files = [path for pattern in WANTED for path in sorted(PROJECT_DATA.glob(pattern))]
     lines = (line for path in files for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]

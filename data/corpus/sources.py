@@ -39,6 +39,7 @@ WESNOTH = (
 SOURCES = (
     Source("cenas", "project", ("cenas",), "lines", "pt", "CC BY 4.0, written for this project"),
     Source("bilhetes", "project", ("bilhetes",), "lines", "pt", "CC BY 4.0, written for this project"),
+    Source("cartilha", "project", ("cartilha",), "lines", "pt", "CC BY 4.0, written for this project"),
     Source("wesnoth", "debian", WESNOTH, "gettext", "pt", "GPL-2+"),
     Source("freedroidrpg", "debian", ("freedroidrpg-data",), "gettext", "pt", "GPL-2+"),
     Source("freeciv", "debian", ("freeciv-data",), "gettext", "pt", "GPL-2+"),
