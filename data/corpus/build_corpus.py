@@ -17,7 +17,8 @@ from data.corpus.score import split_words, weigh_paragraphs
 from data.corpus.sources import SOURCES, Source
 from data.corpus.translate import drop_untranslated, translate_paragraphs
 
-WANTED = ("arcanos/*.md", "cenas/*.txt", "bilhetes/*.txt", "cartilha/*.txt")
+OWN = tuple(folder for source in SOURCES if source.registry == "project" for folder in source.packages)
+WANTED = ("arcanos/*.md", *(f"{folder}/*.txt" for folder in OWN))
 
 
 def build_source(source: Source, work: Path, seen: Deduplicator, native: set[str]) -> list[str]:

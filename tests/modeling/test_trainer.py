@@ -148,20 +148,23 @@ def test_the_evaluation_loss_is_in_float32_even_after_a_training_in_bfloat16(mak
         assert not torch.equal(trainer.model(**batch).logits, inside)
 
 
+def rounded_in(trainer: ReadingTrainer) -> int:
+    """Weights of which a rounded copy is kept."""
+    return sum(getattr(weight, "rounded", None) is not None for weight in trainer.model.parameters())
+
+
 def test_what_a_training_in_bfloat16_rounded_of_its_base_is_given_back(
     make: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make(precision="bfloat16")
-
-    def kept() -> int:
-        return sum(getattr(weight, "rounded", None) is not None for weight in trainer.model.parameters())
-
     at_evaluation, log = [], trainer.log
-    monkeypatch.setattr(trainer, "log", lambda logs, *rest: (at_evaluation.append((kept(), *logs)), log(logs, *rest)))
+    monkeypatch.setattr(
+        trainer, "log", lambda logs, *rest: (at_evaluation.append((rounded_in(trainer), *logs)), log(logs, *rest))
+    )
     trainer.train()
     assert any(number > 0 and "loss" in logs for number, *logs in at_evaluation)
     assert all(number == 0 for number, *logs in at_evaluation if "eval_loss" in logs)
-    assert kept() == 0
+    assert rounded_in(trainer) == 0
 
 
 def test_a_training_that_computes_activations_again_keeps_no_rounded_weight(
@@ -169,12 +172,7 @@ def test_a_training_that_computes_activations_again_keeps_no_rounded_weight(
 ) -> None:
     trainer = make(precision="bfloat16", training__gradient_checkpointing="true")
     kept, log = [], trainer.log
-
-    def see(logs: dict[str, float], *rest: object) -> None:
-        kept.append(sum(getattr(weight, "rounded", None) is not None for weight in trainer.model.parameters()))
-        log(logs, *rest)
-
-    monkeypatch.setattr(trainer, "log", see)
+    monkeypatch.setattr(trainer, "log", lambda logs, *rest: (kept.append(rounded_in(trainer)), log(logs, *rest)))
     trainer.train()
     assert kept
     assert set(kept) == {0}
