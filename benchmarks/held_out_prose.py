@@ -19,7 +19,8 @@ from cartas_mlflow.config import find_project_file
 from cartas_mlflow.modeling.loading import load_tokenizer
 from cartas_mlflow.pretraining.corpus import find_texts, load_corpus
 from cartas_mlflow.pretraining.loss import compute_loss
-from cartas_mlflow.pretraining.objective import EOS, IGNORED, PackShape, describe_vocabulary, make_batches
+from cartas_mlflow.pretraining.objective import EOS, IGNORED, PackShape, make_batches
+from cartas_mlflow.pretraining.words import describe_words
 
 LONGEST = 96
 ROOM = PackShape(rows=8, input_length=256, target_length=384)
@@ -44,11 +45,11 @@ def cut_pairs(corpus: Path, base: str, count: int) -> list[tuple[str, str]]:
     tokenizer = load_tokenizer(find_project_file(base))
     documents = load_corpus(find_texts(corpus), tokenizer, LONGEST, {}, []).general_held_out
     random.Random(0).shuffle(documents)
-    starts_word, _ = describe_vocabulary(tokenizer, max(tokenizer.get_vocab().values()) + 1)
+    lexicon = describe_words(tokenizer, max(tokenizer.get_vocab().values()) + 1)
     pairs = []
     for document in documents[:count]:
         cut = max(2, len(document) // 4)
-        while cut < len(document) - 1 and not starts_word[document[cut]]:
+        while cut < len(document) - 1 and not lexicon.starts_word[document[cut]]:
             cut += 1
         pairs.append((tokenizer.decode(document[:cut]), tokenizer.decode(document[cut:])))
     return pairs

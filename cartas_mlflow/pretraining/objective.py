@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cartas_mlflow.pretraining.words import Lexicon
+
 EOS = 1
 IGNORED = -100
 
@@ -23,16 +25,13 @@ class Objective:
     """Shares of the objectives (what is left is keyword expansion) and what they need to know of the vocabulary.
 
     first_sentinel: id of ``<extra_id_0>``; the others count down from it (T5's order).
-    starts_word: bool array (vocabulary size): whether a piece begins a word.
-    letters: int array (vocabulary size): number of letters of a piece.
     """
 
     prefix_share: float
     span_share: float
     reword_share: float
     first_sentinel: int
-    starts_word: np.ndarray
-    letters: np.ndarray
+    lexicon: Lexicon
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,6 @@ class Batch:
         return int((self.input_segments != 0).sum() + (self.target_segments != 0).sum())
 
 
-def describe_vocabulary(tokenizer, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (starts_word, letters) of ``Objective`` for a SentencePiece tokenizer with ``rows`` embedding rows."""
-    starts_word, letters = np.zeros(rows, dtype=bool), np.zeros(rows, dtype=np.int64)
-    for piece, index in tokenizer.get_vocab().items():
-        starts_word[index] = piece.startswith("▁")
-        letters[index] = sum(char.isalpha() for char in piece)
-    return starts_word, letters
-
-
 def continue_prefix(tokens: np.ndarray, objective: Objective, rng: np.random.Generator):
     """Input: the first words (2 pieces to half of the text); target: the rest. Cuts between words where it can.
 
@@ -83,7 +73,7 @@ def continue_prefix(tokens: np.ndarray, objective: Objective, rng: np.random.Gen
     """
     half = max(2, len(tokens) // 2)
     cut = half if rng.random() < 0.25 else int(rng.integers(2, half + 1))
-    while cut < len(tokens) - 2 and not objective.starts_word[tokens[cut]]:
+    while cut < len(tokens) - 2 and not objective.lexicon.starts_word[tokens[cut]]:
         cut += 1
     return tokens[:cut], tokens[cut:]
 
@@ -106,7 +96,7 @@ def corrupt_spans(tokens: np.ndarray, objective: Objective, rng: np.random.Gener
 
 def reword(tokens: np.ndarray, objective: Objective, rng: np.random.Generator):
     """Input: the text in other, clumsier words: a third of them lost, neighbours exchanged; target: the text."""
-    words = _split_words(tokens, objective)
+    words = objective.lexicon.split(tokens)
     kept = [word for word in words if rng.random() > 1 / 3]
     if len(kept) < 2:
         return continue_prefix(tokens, objective, rng)
@@ -115,19 +105,26 @@ def reword(tokens: np.ndarray, objective: Objective, rng: np.random.Generator):
 
 
 def expand_keywords(tokens: np.ndarray, objective: Objective, rng: np.random.Generator):
-    """Input: one to eight of the text's longer words in any order; target: the whole text."""
-    words = [word for word in _split_words(tokens, objective) if objective.letters[word].sum() > 4]
+    """Input: one to eight of the text's words, none of them small, in any order and case; target: the whole text.
+
+    In every second input small words and marks stand among them. Who asks writes "Família" at will, or "de uma
+    família": to a base that has met only "família" alone, these are other words.
+    """
+    lexicon = objective.lexicon
+    words = lexicon.keywords(tokens)
     if len(words) < 2:
         return continue_prefix(tokens, objective, rng)
     count = min(int(rng.integers(1, 9)), len(words))
-    keywords = np.concatenate([words[i] for i in rng.choice(len(words), size=count, replace=False)])
+    swapped, mixed = rng.random(), 0.5 * (rng.random() < 0.5)
+    parts: list[np.ndarray] = []
+    for index in rng.choice(len(words), size=count, replace=False):
+        if lexicon.small_words and rng.random() < mixed:
+            parts.append(lexicon.small_words[rng.integers(len(lexicon.small_words))])
+        parts.append(lexicon.other_case(words[index]) if rng.random() < swapped else words[index])
+        if lexicon.marks and rng.random() < mixed:
+            parts.append(np.asarray([lexicon.marks[rng.integers(len(lexicon.marks))]]))
+    keywords = np.concatenate(parts)
     return (keywords, tokens) if len(keywords) < len(tokens) else continue_prefix(tokens, objective, rng)
-
-
-def _split_words(tokens: np.ndarray, objective: Objective) -> list[np.ndarray]:
-    starts = np.flatnonzero(objective.starts_word[tokens])
-    ends = np.append(starts[1:], len(tokens))
-    return [tokens[a:b] for a, b in zip(starts, ends, strict=True)]
 
 
 def make_example(document: np.ndarray, objective: Objective, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -22,12 +22,13 @@ from cartas_mlflow.pretraining.corpus import (
 from cartas_mlflow.pretraining.essays import read_essays
 from cartas_mlflow.pretraining.machine import Machine, choose_machine, time_cpu_step
 from cartas_mlflow.pretraining.model import build_model
-from cartas_mlflow.pretraining.objective import Objective, describe_vocabulary
+from cartas_mlflow.pretraining.objective import Objective
 from cartas_mlflow.pretraining.record import Watch, stop_when
 from cartas_mlflow.pretraining.session import PretrainingSession
 from cartas_mlflow.pretraining.start import take_vocabulary, take_weights
 from cartas_mlflow.pretraining.training import Pretraining, WeightAverage, read_machine
 from cartas_mlflow.pretraining.vocabulary import padded_vocabulary_size, train_vocabulary
+from cartas_mlflow.pretraining.words import describe_words
 from cartas_mlflow.settings import ExperimentConfig
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def learn(
         settings.span_share,
         settings.reword_share,
         tokenizer.convert_tokens_to_ids("<extra_id_0>"),
-        *describe_vocabulary(tokenizer, padded_vocabulary_size(settings.vocabulary)),
+        describe_words(tokenizer, padded_vocabulary_size(settings.vocabulary)),
     )
     if settings.compile:
         say("Compilando o passo (um minuto ou mais, sem notícias)...")

@@ -21,7 +21,8 @@ from cartas_mlflow.pretraining.corpus import (
     split_text,
 )
 from cartas_mlflow.pretraining.essays import find_essays, read_essays
-from cartas_mlflow.pretraining.objective import EOS, Objective, describe_vocabulary, make_example
+from cartas_mlflow.pretraining.objective import Objective, expand_keywords, make_example
+from cartas_mlflow.pretraining.words import SMALL_WORDS, describe_words
 from cartas_mlflow.settings import TEMPLATES
 
 ESSAY = """# O Louco
@@ -65,12 +66,46 @@ def test_no_request_is_made_of_an_essay(tokenizer: PreTrainedTokenizerBase) -> N
         span_share=0.25,
         reword_share=0.25,
         first_sentinel=tokenizer.convert_tokens_to_ids("<extra_id_0>"),
-        **dict(zip(("starts_word", "letters"), describe_vocabulary(tokenizer, len(tokenizer)), strict=True)),
+        lexicon=describe_words(tokenizer, len(tokenizer)),
     )
-    known = {*tokens.tolist(), EOS, *range(objective.first_sentinel - 40, objective.first_sentinel + 1)}
     for seed in range(100):
-        for tokens_of_side in make_example(tokens, objective, np.random.default_rng(seed)):
-            assert set(tokens_of_side.tolist()) <= known, "both sides are pieces of the text itself"
+        for side in make_example(tokens, objective, np.random.default_rng(seed)):
+            words = re.findall(r"\w+", re.sub(r"<extra_id_\d+>|</s>", " ", tokenizer.decode(side)).lower())
+            strange = [word for word in words if word not in text.lower() and word not in SMALL_WORDS]
+            assert strange == [], "both sides are pieces of the text itself, and small words"
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords"),
+    [
+        ("No seu aniversário, você fez um bolo com amor.", ["aniversário", "fez", "bolo", "amor"]),
+        ("Mas a Lua entrou pela janela: era lua cheia!", ["Lua", "entrou", "janela", "lua", "cheia"]),
+        ("Ele é só isso, e já foi.", []),
+    ],
+)
+def test_the_keywords_of_a_text_are_its_words_without_the_small_ones(
+    tokenizer: PreTrainedTokenizerBase, text: str, keywords: list[str]
+) -> None:
+    lexicon = describe_words(tokenizer, len(tokenizer))
+    tokens = np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert [tokenizer.decode(word) for word in lexicon.keywords(tokens)] == keywords
+
+
+def test_keywords_come_in_either_case_and_among_small_words(tokenizer: PreTrainedTokenizerBase) -> None:
+    lexicon = describe_words(tokenizer, len(tokenizer))
+    for there, back in (("família", "Família"), ("Lua", "lua"), ("água", "Água")):
+        tokens = np.asarray(tokenizer(there, add_special_tokens=False)["input_ids"])
+        assert tokenizer.decode(lexicon.other_case(tokens)) == back
+        assert lexicon.other_case(lexicon.other_case(tokens)).tolist() == tokens.tolist()
+    objective = Objective(0, 0, 0, tokenizer.convert_tokens_to_ids("<extra_id_0>"), lexicon)
+    text = "A família pôs o bolo na mesa da cozinha, acendeu uma vela e cantou bem alto para a avó de noventa anos."
+    tokens = np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"])
+    made = [expand_keywords(tokens, objective, np.random.default_rng(seed))[0] for seed in range(400)]
+    written = [re.findall(r"\w+", tokenizer.decode(source)) for source in made]
+    with_family = [words for words in written if {"família", "Família"} & {*words}]
+    assert 0.35 < sum("Família" in words for words in with_family) / len(with_family) < 0.65
+    with_small = sum(any(word.lower() in SMALL_WORDS for word in words) for words in written) / len(written)
+    assert 0.2 < with_small < 0.6, "every second input stays bare"
 
 
 def test_a_long_text_is_split_at_its_sentences() -> None:

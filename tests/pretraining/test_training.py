@@ -35,6 +35,7 @@ from cartas_mlflow.pretraining.training import (
     evaluate_continuation,
     schedule_factor,
 )
+from cartas_mlflow.pretraining.words import Lexicon
 
 VOCABULARY = 128
 SHAPE = PretrainShape(d_model=64, d_ff=64, heads=1, encoder_layers=1, decoder_layers=2)
@@ -57,8 +58,7 @@ def objective() -> Objective:
         span_share=0.2,
         reword_share=0.1,
         first_sentinel=VOCABULARY - 1,
-        starts_word=np.arange(VOCABULARY) % 2 == 0,
-        letters=np.full(VOCABULARY, 5),
+        lexicon=Lexicon(starts_word=np.arange(VOCABULARY) % 2 == 0, letters=np.full(VOCABULARY, 5)),
     )
 
 
@@ -129,7 +129,7 @@ def test_prefix_and_continuation_are_the_text(objective: Objective) -> None:
     text = np.arange(3, 43)
     source, target = continue_prefix(text, objective, np.random.default_rng(0))
     assert np.array_equal(np.concatenate([source, target]), text)
-    assert objective.starts_word[target[0]]
+    assert objective.lexicon.starts_word[target[0]]
 
 
 def test_spans_put_back_for_their_sentinels_give_the_text(objective: Objective) -> None:
