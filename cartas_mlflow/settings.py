@@ -69,7 +69,7 @@ class LoraSettings(Section):
     bias: Literal["none", "all", "lora_only"] = Field("none", description="vieses treinados")
     target_modules: Names = Field(
         ("SelfAttention.q", "SelfAttention.k", "SelfAttention.v", "SelfAttention.o"),
-        description="finais dos nomes dos módulos que recebem LoRA, separados por vírgula, ou all-linear",
+        description="módulos que recebem LoRA: all-linear, finais de nomes (SelfAttention.q) ou partes (encoder)",
     )
 
 

@@ -52,6 +52,9 @@ class ParameterCount:
 def attach_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
     """Put a fresh LoRA adapter on the base, in place; the same seed gives the same initial weights.
 
+    A target is the end of linear modules' names (``SelfAttention.q``), or a part that holds some (``encoder``,
+    ``EncDecAttention``, ``decoder.block.0``).
+
     Raises:
         SettingError: a target that matches no linear module. (PEFT itself skips it in silence as long as another
             matches: the names of T5 v1.1 on a T5 v1.0 train nothing of the feed-forward.)
@@ -61,8 +64,7 @@ def attach_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) ->
     from transformers import set_seed
 
     targets = settings.target_modules
-    if targets != (ALL_LINEAR,):
-        _check_targets(model, targets)
+    modules = ALL_LINEAR if targets == (ALL_LINEAR,) else _find_modules(model, targets)
     set_seed(seed)
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM,
@@ -70,7 +72,7 @@ def attach_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) ->
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         bias=settings.bias,
-        target_modules=ALL_LINEAR if targets == (ALL_LINEAR,) else list(targets),
+        target_modules=modules,
     )
     return get_peft_model(model, config)
 
@@ -139,20 +141,32 @@ def load_adapter(model: PreTrainedModel, folder: Path, base: BaseLocation, *, tr
         raise DamagedFile(folder / ADAPTER_FILES[0], first_line(error), COPY_AGAIN) from error
 
 
-def _check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
+def _find_modules(model: PreTrainedModel, targets: tuple[str, ...]) -> list[str]:
     from torch import nn
 
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"]
-    endings = sorted({ending for name in names for ending in (name.rsplit(".", 1)[-1], ".".join(name.split(".")[-2:]))})
+    found: dict[str, None] = {}
     for target in targets:
         if any(name == target or name.endswith(f".{target}") for name in names):
-            continue
-        near = difflib.get_close_matches(target, endings, n=1, cutoff=0.5)
-        raise SettingError(
-            f"lora.target_modules: {target} não é o final do nome de nenhum módulo linear deste modelo; "
-            + (f"o mais próximo é {near[0]}. " if near else "")
-            + f"Use {ALL_LINEAR}, ou finais entre: {', '.join(sorted({name.rsplit('.', 1)[-1] for name in names}))}."
-        )
+            found[target] = None
+        elif within := [name for name in names if f".{target}." in f".{name}"]:
+            found |= dict.fromkeys(within)
+        else:
+            raise SettingError(_no_such_module(target, names))
+    return list(found)
+
+
+def _no_such_module(target: str, names: list[str]) -> str:
+    paths = [name.split(".") for name in names]
+    endings = sorted({ending for path in paths for ending in (path[-1], ".".join(path[-2:]))})
+    parts = sorted({path[0] for path in paths} | {path[-2] for path in paths})
+    near = difflib.get_close_matches(target, endings + parts, n=1, cutoff=0.5)
+    return (
+        f"lora.target_modules: {target} não é o final do nome de nenhum módulo linear deste modelo nem uma parte dele; "
+        + (f"o mais próximo é {near[0]}. " if near else "")
+        + f"Use {ALL_LINEAR}, finais entre: {', '.join(sorted({path[-1] for path in paths}))}, ou partes entre: "
+        + f"{', '.join(parts)}."
+    )
 
 
 def _adapter_card(base: BaseLocation, config: dict) -> str:

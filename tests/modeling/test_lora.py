@@ -115,15 +115,45 @@ def test_targets_of_t5_v1_1_are_an_error_on_v1_0_and_the_nearest_is_named() -> N
     with pytest.raises(SettingError) as caught:
         attach_adapter(ptt5_base(), LoraSettings(target_modules=("q", "v", "wi_0", "wi_1", "wo")), seed=42)
     assert str(caught.value) == (
-        "lora.target_modules: wi_0 não é o final do nome de nenhum módulo linear deste modelo; o mais próximo é wi. "
-        "Use all-linear, ou finais entre: k, o, q, v, wi, wo."
+        "lora.target_modules: wi_0 não é o final do nome de nenhum módulo linear deste modelo nem uma parte dele; "
+        "o mais próximo é wi. Use all-linear, finais entre: k, o, q, v, wi, wo, ou partes entre: DenseReluDense, "
+        "EncDecAttention, SelfAttention, decoder, encoder."
     )
 
 
-@pytest.mark.parametrize("target", ["SelfAttention", "shared", "lm_head", "elfAttention.q", ""])
-def test_a_target_that_is_no_linear_module_s_ending_is_an_error(target: str) -> None:
+@pytest.mark.parametrize("target", ["ncoder", "shared", "lm_head", "elfAttention.q", ""])
+def test_a_target_that_is_no_linear_module_is_an_error(target: str) -> None:
     with pytest.raises(SettingError, match=r"não é o final do nome de nenhum módulo linear"):
         attach_adapter(ptt5_base(), LoraSettings(target_modules=("q", target)), seed=42)
+
+
+@pytest.mark.parametrize(
+    ("targets", "adapted"),
+    [
+        (("encoder",), 12 * 6),
+        (("encoder", "EncDecAttention"), 12 * (6 + 4)),
+        (("encoder", "encoder.block.0", "q"), 12 * 6 + 24),
+        (("decoder.block.0",), 4 + 4 + 2),
+        (("SelfAttention",), 24 * 4),
+        (("decoder.block.11.layer.2.DenseReluDense.wo",), 1),
+    ],
+)
+def test_a_part_means_every_matrix_in_it(targets: tuple[str, ...], adapted: int) -> None:
+    model = attach_adapter(ptt5_base(), LoraSettings(target_modules=targets), seed=42)
+    names = [name for name, _ in model.named_parameters() if "lora_A" in name]
+    assert len(names) == adapted
+    assert all(f".{targets[0]}." in name for name in names[:1])
+
+
+def test_an_adapter_of_parts_is_kept_and_put_back(location: BaseLocation, tmp_path: Path) -> None:
+    parts = LoraSettings(target_modules=("encoder", "EncDecAttention"), dropout=0)
+    model = attach_adapter(load_base(location), parts, seed=1)
+    save_adapter(model, load_tokenizer(location.folder), tmp_path, location)
+    again = load_adapter(load_base(location), tmp_path, location)
+    ours, theirs = ({n: p for n, p in one.named_parameters() if "lora_" in n} for one in (model, again))
+    assert ours.keys() == theirs.keys()
+    assert not any("decoder" in name and "EncDecAttention" not in name for name in ours)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_suffix_path_picks_out_one_kind_of_attention() -> None:
