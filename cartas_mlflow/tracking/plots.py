@@ -18,16 +18,23 @@ BASELINE_STYLES = ((MUTED, (0, (1, 1.5))), (AMBER, (0, (5, 3))))
 """(colour, dashes) of the baselines, in their order."""
 
 
-def plot_losses(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
-    """Training and validation loss (nats per token) over the epochs.
+def plot_losses(
+    history: Sequence[Mapping[str, float]], best_epoch: int, baselines: Mapping[str, Mapping[str, float]] | None = None
+) -> Figure:
+    """Training and validation loss (nats per token) over the epochs; dotted, where the untuned base stands.
 
     Args:
         history: rows with epoch, epoch_train_loss and eval_loss.
         best_epoch: the epoch whose adapter was kept.
+        baselines: as in :func:`plot_metrics`; those with a ``loss`` are drawn.
     """
     figure, (axes,) = _panels(["Perda por época (nats por token)"], width=8.0)
     for key, label, colour in (("epoch_train_loss", "treino", RED), ("eval_loss", "validação", BLUE)):
         _draw_series(axes, history, key, label, colour)
+    for label, values in (baselines or {}).items():
+        if "loss" in values:
+            colour, dashes = BASELINE_STYLES[0]
+            axes.axhline(values["loss"], color=colour, linewidth=1.6, linestyle=dashes, label=label.lower())
     _mark_best(axes, best_epoch)
     _add_legend(figure, axes)
     return figure

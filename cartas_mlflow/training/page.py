@@ -22,6 +22,8 @@ from cartas_mlflow.training.session import Session
 
 UNTUNED, LOOKUP = "o modelo sem ajuste", "a consulta"
 HEADLINE_METRIC = "chrf"
+SAID_METRICS = ("rougeL", HEADLINE_METRIC)
+"""Both, because chrF forgives excess (it weighs recall twice), and an untuned base writes too much."""
 
 
 def log_page(
@@ -39,8 +41,9 @@ def log_page(
         untuned: the same of the untuned base.
     """
     verdict = judge_texts(setup, texts, untuned)
-    for rival in (UNTUNED, LOOKUP):
-        say(f"⚖️ {METRIC_TITLES[HEADLINE_METRIC]} {pointed(verdict.sentence(rival, HEADLINE_METRIC))}")
+    for metric in SAID_METRICS:
+        for rival in (UNTUNED, LOOKUP):
+            say(f"⚖️ {METRIC_TITLES[metric]} {pointed(verdict.sentence(rival, metric))}")
     page = session.folder / "relatorio.html"
     shown = describe_training(session, setup, facts, verdict, texts)
     write_text(page, render_page(shown))
@@ -62,12 +65,12 @@ def log_page(
 
 def headline(verdict: Verdict) -> str:
     """The verdict in a sentence without its full stop."""
-    return f"{METRIC_TITLES[HEADLINE_METRIC]} {' e '.join(verdicts(verdict))}"
+    return "; ".join(f"{METRIC_TITLES[metric]} {' e '.join(verdicts(verdict, metric))}" for metric in SAID_METRICS)
 
 
-def verdicts(verdict: Verdict) -> list[str]:
-    """The headline metric against each rival, in words."""
-    return [verdict.sentence(rival, HEADLINE_METRIC) for rival in (UNTUNED, LOOKUP)]
+def verdicts(verdict: Verdict, metric: str = HEADLINE_METRIC) -> list[str]:
+    """The metric against each rival, in words."""
+    return [verdict.sentence(rival, metric) for rival in (UNTUNED, LOOKUP)]
 
 
 def judge_texts(setup: Setup, texts: Sequence[str], untuned: Sequence[str]) -> Verdict:
@@ -97,7 +100,7 @@ def describe_training(
         rivals=list(facts.baselines),
         metrics=[_row(name, facts, verdict, baselines) for name in METRIC_TITLES if name in facts.final_metrics],
         figures={
-            "Perda por época": plot_losses(facts.history, facts.best_epoch),
+            "Perda por época": plot_losses(facts.history, facts.best_epoch, facts.baselines),
             "Medidas por época": plot_metrics(facts.history, facts.baselines, facts.best_epoch),
         },
         samples=sample_columns(data, texts),

@@ -203,7 +203,7 @@ def log_result(
 def log_curves(run: TrackedRun, result: Fit, baselines: Mapping[str, Mapping[str, float]]) -> None:
     """Which epoch was the best, and the pictures of the losses and metrics."""
     run.log_metrics({metric_names.BEST_EPOCH: float(result.best_epoch)})
-    run.log_figure(plot_losses(result.history, result.best_epoch), "plots/loss.png")
+    run.log_figure(plot_losses(result.history, result.best_epoch, baselines), "plots/loss.png")
     run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
 
 

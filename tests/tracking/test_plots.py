@@ -121,6 +121,16 @@ def test_numbers_are_written_as_in_portuguese() -> None:
     assert not any("." in tick for tick in ticks)
 
 
+def test_the_losses_have_the_untuned_base_beside_them() -> None:
+    baselines = {"Base sem ajuste": {"loss": 4.18, "chrf": 0.2}, "Consulta": {"chrf": 0.2}}
+    figure = plot_losses(history([1, 2, 3]), 2, baselines)
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert list(lines["base sem ajuste"].get_ydata()) == [4.18, 4.18]
+    assert "consulta" not in lines
+    low, high = figure.axes[0].get_ylim()
+    assert low < 4.18 < high
+
+
 def test_epochs_are_whole_numbers() -> None:
     figure = plot_losses(history([1, 2]), best_epoch=2)
     FigureCanvasAgg(figure).draw()
