@@ -116,7 +116,7 @@ class Watch(TrainerCallback):
 
 
 def print_table(runs: Sequence[Sequence[tuple[dict[str, float], dict[str, float]]]]) -> None:
-    print(f"\n| picks the epoch | epoch | {' | '.join(SHOWN)} |\n| --- | ---: | {'---: | ' * len(SHOWN)}")
+    print(f"\n| picks the epoch | epoch | {' | '.join(SHOWN)} |\n| --- | ---: |{' ---: |' * len(SHOWN)}")
     halves = [([epoch[side] for epoch in run], [epoch[1 - side] for epoch in run]) for run in runs for side in (0, 1)]
     for metric in METRICS:
         picked = [(best(seen, metric), unseen) for seen, unseen in halves]
