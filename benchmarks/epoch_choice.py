@@ -76,7 +76,7 @@ def train(
         encoded = preparation.encode_data(config, base, data)
         watch = Watch(config, base, data)
         with tempfile.TemporaryDirectory() as folder:
-            fitting.fit(
+            result = fitting.fit(
                 Setup(settled, data, base, model, count, encoded),
                 fitting.reading_score(data, config.evaluation.copied_words),
                 run=None,
@@ -84,6 +84,8 @@ def train(
                 resume=None,
                 callbacks=[watch],
             )
+        if result.interrupted:
+            sys.exit(1)
         return watch.epochs
     finally:
         detach_adapter(model)
