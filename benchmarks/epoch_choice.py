@@ -22,23 +22,25 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from cartas_mlflow.config import load_config
+from cartas_mlflow.config import load_config, vary
 from cartas_mlflow.console import hushed, open_console
 from cartas_mlflow.data.records import Record
 from cartas_mlflow.data.splitting import split_records
 from cartas_mlflow.evaluation.metrics import score_texts
 from cartas_mlflow.modeling.base import find_base
-from cartas_mlflow.modeling.engine import evaluation_engine
+from cartas_mlflow.modeling.engine import FastEngine, evaluation_engine
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.likelihood import log_likelihoods, prompt_fit
-from cartas_mlflow.modeling.lora import detach_adapter
+from cartas_mlflow.search.trial import Bench
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.training import fitting, preparation
-from cartas_mlflow.training.preparation import LoadedBase, PreparedData, SettledBase, Setup
+from cartas_mlflow.training.preparation import LoadedBase, PreparedData, SettledBase
 
 AT_ONCE = 32
-METRICS = ("loss", "prompt_fit", "chrf", "rougeL", "fit_and_loss")
 SHOWN = ("loss", "prompt_fit", "chrf", "rougeL")
+METRICS = (*SHOWN, "fit_and_loss")
+History = list[tuple[dict[str, float], dict[str, float]]]
+"""The metrics of both halves, epoch after epoch."""
 
 
 def main() -> None:
@@ -46,49 +48,40 @@ def main() -> None:
     open_console()
     fixed = {"training.epochs": options.epochs, "early_stopping.patience": 0, "early_stopping.metric": "loss"}
     config = load_config(options.config, dict(pair.split("=", 1) for pair in options.settings) | fixed)
+    runs: list[History] = []
     with hushed():
         settled = SettledBase(config, find_base(config.model))
         base = preparation.load_model(settled)
         whole = preparation.load_data(config)
         known = split_records(whole, config.data.validation_fraction, config.data.split_seed).train
-    runs: list[list[tuple[dict[str, float], dict[str, float]]]] = []
+    rows = replace(whole, rows=known, lines=tuple(range(2, len(known) + 2)))
     for split in range(1, options.splits + 1):
-        rows = replace(whole, rows=known, lines=tuple(range(2, len(known) + 2)))
         fold = split_records(rows, 0.2, split)
+        data = PreparedData(rows, fold, preparation.prompt_template(config.data), fold.validation[:4])
+        bench = Bench(settled, data, base)
         for seed in range(1, options.seeds + 1):
             began = time.perf_counter()
-            training = config.training.model_copy(update={"seed": seed})
             with hushed():
-                seeded = config.model_copy(update={"training": training})
-                data = PreparedData(rows, fold, preparation.prompt_template(config.data), fold.validation[:4])
-                runs.append(train(replace(settled, config=seeded), base, data))
+                runs.append(train(bench, vary(config, {"training.seed": seed}, f"seed {seed}")))
             print(f"split {split}, seed {seed}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     print_table(runs)
 
 
-def train(
-    settled: SettledBase, base: LoadedBase, data: PreparedData
-) -> list[tuple[dict[str, float], dict[str, float]]]:
+def train(bench: Bench, config: ExperimentConfig) -> History:
     """Both halves' metrics after each epoch."""
-    config = settled.config
-    model, count = preparation.attach_lora(config, base)
-    try:
-        encoded = preparation.encode_data(config, base, data)
-        watch = Watch(config, base, data)
-        with tempfile.TemporaryDirectory() as folder:
-            result = fitting.fit(
-                Setup(settled, data, base, model, count, encoded),
-                fitting.reading_score(data, config.evaluation.copied_words),
-                run=None,
-                folder=Path(folder),
-                resume=None,
-                callbacks=[watch],
-            )
-        if result.interrupted:
-            sys.exit(1)
-        return watch.epochs
-    finally:
-        detach_adapter(model)
+    watch = Watch(config, bench.base, bench.data)
+    with bench.set_up(config) as setup, tempfile.TemporaryDirectory() as folder:
+        result = fitting.fit(
+            setup,
+            fitting.reading_score(bench.data, config.evaluation.copied_words),
+            run=None,
+            folder=Path(folder),
+            resume=None,
+            callbacks=[watch],
+        )
+    if result.interrupted:
+        sys.exit(1)
+    return watch.epochs
 
 
 @dataclass
@@ -98,18 +91,19 @@ class Watch(TrainerCallback):
     config: ExperimentConfig
     base: LoadedBase
     data: PreparedData
-    epochs: list[tuple[dict[str, float], dict[str, float]]] = field(default_factory=list)
+    epochs: History = field(default_factory=list)
 
     def on_evaluate(self, args, state, control, model, **kwargs) -> None:
         by_card = sorted(self.data.split.validation, key=lambda record: record.carta)
-        self.epochs.append((self._measure(model, by_card[::2]), self._measure(model, by_card[1::2])))
+        engine = evaluation_engine(model, self.base.tokenizer, self.config)
+        first, second = (self._measure(model, engine, by_card[side::2]) for side in (0, 1))
+        self.epochs.append((first, second))
 
-    def _measure(self, model, records: Sequence[Record]) -> dict[str, float]:
+    def _measure(self, model, engine: FastEngine | None, records: Sequence[Record]) -> dict[str, float]:
         tokenizer, limit = self.base.tokenizer, self.config.data.max_length
         prompts, rivals = self.data.prompts(tuple(records)), self.data.rivals(tuple(records))
         real = [record.texto for record in records]
         at_once = {"batch_size": AT_ONCE, "max_length": limit}
-        engine = evaluation_engine(model, tokenizer, self.config)
         texts = generate_texts(model, tokenizer, prompts, self.config.generation, engine=engine, **at_once)
         pieces = sum(len(ids) for ids in tokenizer(text_target=real, truncation=True, max_length=limit)["input_ids"])
         loss = -sum(log_likelihoods(model, tokenizer, list(zip(prompts, real, strict=True)), **at_once)) / pieces
@@ -117,7 +111,7 @@ class Watch(TrainerCallback):
         return {**score_texts(texts, real), "loss": loss, "prompt_fit": fit, "fit_and_loss": fit - loss}
 
 
-def print_table(runs: Sequence[Sequence[tuple[dict[str, float], dict[str, float]]]]) -> None:
+def print_table(runs: Sequence[History]) -> None:
     print(f"\n| picks the epoch | epoch | {' | '.join(SHOWN)} |\n| --- | ---: |{' ---: |' * len(SHOWN)}")
     halves = [([epoch[side] for epoch in run], [epoch[1 - side] for epoch in run]) for run in runs for side in (0, 1)]
     for metric in METRICS:

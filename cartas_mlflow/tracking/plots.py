@@ -31,10 +31,7 @@ def plot_losses(
     figure, (axes,) = _panels(["Perda por época (nats por token)"], width=8.0)
     for key, label, colour in (("epoch_train_loss", "treino", RED), ("eval_loss", "validação", BLUE)):
         _draw_series(axes, history, key, label, colour)
-    for label, values in (baselines or {}).items():
-        if "loss" in values:
-            colour, dashes = BASELINE_STYLES[0]
-            axes.axhline(values["loss"], color=colour, linewidth=1.6, linestyle=dashes, label=label.lower())
+    _draw_baselines(axes, {label: row for label, row in (baselines or {}).items() if "loss" in row}, "loss")
     _mark_best(axes, best_epoch)
     _add_legend(figure, axes)
     return figure
@@ -53,10 +50,7 @@ def plot_metrics(
     figure, panels = _panels(list(METRIC_LABELS.values()), width=4.4)
     for key, axes in zip(METRIC_LABELS, panels, strict=True):
         _draw_series(axes, history, key, "modelo ajustado", BLUE)
-        for (label, values), (colour, dashes) in zip(baselines.items(), cycle(BASELINE_STYLES), strict=False):
-            axes.axhline(
-                values[key.removeprefix("eval_")], color=colour, linewidth=1.6, linestyle=dashes, label=label.lower()
-            )
+        _draw_baselines(axes, baselines, key.removeprefix("eval_"))
         axes.set_ylim(bottom=0, top=axes.get_ylim()[1] or 1)
         _mark_best(axes, best_epoch)
     _add_legend(figure, panels[0])
@@ -91,6 +85,11 @@ def _draw_series(axes: Axes, history: Sequence[Mapping[str, float]], key: str, l
     axes.plot(epochs, values, color=colour, linewidth=2, marker=marker, markersize=4, label=label)
     room = max(0.5, 0.03 * (epochs[-1] - epochs[0]))
     axes.set_xlim(epochs[0] - room, epochs[-1] + room)
+
+
+def _draw_baselines(axes: Axes, baselines: Mapping[str, Mapping[str, float]], metric: str) -> None:
+    for (label, values), (colour, dashes) in zip(baselines.items(), cycle(BASELINE_STYLES), strict=False):
+        axes.axhline(values[metric], color=colour, linewidth=1.6, linestyle=dashes, label=label.lower())
 
 
 def _mark_best(axes: Axes, epoch: int) -> None:

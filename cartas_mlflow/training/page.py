@@ -42,8 +42,8 @@ def log_page(
     """
     verdict = judge_texts(setup, texts, untuned)
     for metric in SAID_METRICS:
-        for rival in (UNTUNED, LOOKUP):
-            say(f"⚖️ {METRIC_TITLES[metric]} {pointed(verdict.sentence(rival, metric))}")
+        for sentence in verdicts(verdict, metric):
+            say(f"⚖️ {METRIC_TITLES[metric]} {pointed(sentence)}")
     page = session.folder / "relatorio.html"
     shown = describe_training(session, setup, facts, verdict, texts)
     write_text(page, render_page(shown))
