@@ -49,6 +49,7 @@ def main() -> None:
         validation = ValidationSet(
             data.prompts(data.split.validation)[: options.evaluated],
             encoded.validation.dataset.select(range(options.evaluated)),
+            [record.texto for record in data.split.validation[: options.evaluated]],
         )
         evaluate_model(
             model,
@@ -119,7 +120,11 @@ def our_trainer(
         args=arguments,
         train_dataset=encoded.train.dataset.select(range(records)),
         config=config,
-        validation=ValidationSet(data.prompts(data.split.validation), encoded.validation.dataset),
+        validation=ValidationSet(
+            data.prompts(data.split.validation),
+            encoded.validation.dataset,
+            [record.texto for record in data.split.validation],
+        ),
         evaluation_batch=encoded.plan.evaluation_batch,
         score=score,
         tokenizer=base.tokenizer,

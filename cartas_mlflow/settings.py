@@ -186,7 +186,9 @@ class RegistrySettings(Section):
         max_length=256,
         description="nome do modelo no registro, sem / : @ ? nem aspas",
     )
-    metric: Literal["chrf", "rougeL", "bleu"] = Field("chrf", description="métrica da comparação com o campeão")
+    metric: Literal["bits_per_character", "rougeL", "bleu", "chrf"] = Field(
+        "bits_per_character", description="métrica da comparação com o campeão"
+    )
     confidence: float = Field(0.9, ge=0.5, lt=1, description="confiança exigida para trocar o campeão")
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="reamostragens da comparação (bootstrap)")
     seed: int = Field(42, ge=0, le=2**32 - 1, description="semente das reamostragens")
@@ -212,7 +214,7 @@ class SearchSettings(Section):
     )
     trials: int = Field(20, ge=1, le=100_000, description="tentativas do estudo, somados todos os trabalhadores")
     metric: Literal["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "prompt_fit", "loss"] = Field(
-        "chrf", description="métrica de validação que a busca melhora; também escolhe a época de cada tentativa"
+        "loss", description="métrica de validação que a busca melhora; também escolhe a época de cada tentativa"
     )
     sampler: Literal["tpe", "random", "gp", "cmaes"] = Field("tpe", description="como novas tentativas são escolhidas")
     startup_trials: int = Field(8, ge=0, le=10_000, description="tentativas sorteadas antes de o amostrador aprender")

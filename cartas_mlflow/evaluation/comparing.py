@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cartas_mlflow.evaluation.confidence import METRICS, MIN_RECORDS, Interval, bootstrap, paired_bootstrap
+from cartas_mlflow.evaluation.confidence import BITS, MIN_RECORDS, Answers, Interval, bootstrap, paired_bootstrap
 from cartas_mlflow.evaluation.differences import Piece, mark_differences
 from cartas_mlflow.evaluation.metrics import chrf_of_pairs
 from cartas_mlflow.evaluation.verdict import LEVEL
 from cartas_mlflow.settings import RECORD_FIELDS
 
 Row = Mapping[str, str]
-"""A validation record with its text: the fields of :data:`RECORD_FIELDS`, ``real``, ``gerado``."""
+"""A validation record with its text: the fields of :data:`RECORD_FIELDS`, ``real``, ``gerado``; earlier versions
+wrote no :data:`BITS`."""
 _KEY = (*RECORD_FIELDS, "real")
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One run's texts judged, and held against the first run's.
+    """One run's answers judged, and held against the first run's.
 
-    ``values``: metric -> value with its 95 % interval, on all ``records`` of its own; ``over_first``: metric -> paired
-    difference, this run minus the first, on the ``shared`` records. That is empty for the first run itself, and where
-    fewer than :data:`MIN_RECORDS` are shared.
+    ``values``: metric -> value with its 95 % interval, on all ``records`` of its own; ``over_first``: metric that both
+    have -> paired difference, this run minus the first, on the ``shared`` records. That is empty for the first run
+    itself, and where fewer than :data:`MIN_RECORDS` are shared.
     """
 
     values: Mapping[str, Interval]
@@ -63,35 +64,27 @@ def judge_runs(tables: Sequence[Sequence[Row]], *, resamples: int, seed: int) ->
         ValueError: an empty table.
     """
     chance = {"resamples": resamples, "seed": seed, "level": LEVEL}
-    first = _texts(tables[0])
+    first = _by_record(tables[0])
     standings = []
     for number, table in enumerate(tables):
-        own = _texts(table)
+        own = _by_record(table)
         shared = [key for key in first if key in own]
-        real = [key[-1] for key in shared]
-        standings.append(
-            Standing(
-                {
-                    metric: bootstrap(metric, list(own.values()), [key[-1] for key in own], **chance)
-                    for metric in METRICS
-                },
-                {
-                    metric: paired_bootstrap(
-                        metric, [own[key] for key in shared], [first[key] for key in shared], real, **chance
-                    ).difference
-                    for metric in METRICS
-                    if number > 0 and len(shared) >= MIN_RECORDS
-                },
-                len(own),
-                len(shared),
-            )
-        )
+        answers, over_first = _answers(own.values()), {}
+        if number > 0 and len(shared) >= MIN_RECORDS:
+            both = [_answers(rows[key] for key in shared) for rows in (own, first)]
+            over_first = {
+                metric: paired_bootstrap(metric, *both, [key[-1] for key in shared], **chance).difference
+                for metric in both[0].metrics
+                if metric in both[1].metrics
+            }
+        values = {metric: bootstrap(metric, answers, [key[-1] for key in own], **chance) for metric in answers.metrics}
+        standings.append(Standing(values, over_first, len(own), len(shared)))
     return standings
 
 
 def pair_prompts(tables: Sequence[Sequence[Row]]) -> list[SharedPrompt]:
     """What at least two of the runs were asked; the prompts on which their scores differ most come first."""
-    columns = [_texts(table) for table in tables]
+    columns = [{key: row["gerado"] for key, row in _by_record(table).items()} for table in tables]
     scores = [
         dict(zip(own, chrf_of_pairs(list(own.values()), [key[-1] for key in own]), strict=True)) for own in columns
     ]
@@ -112,6 +105,12 @@ def pair_prompts(tables: Sequence[Sequence[Row]]) -> list[SharedPrompt]:
     return sorted(prompts, key=lambda prompt: -prompt.spread)
 
 
-def _texts(table: Sequence[Row]) -> dict[tuple[str, ...], str]:
-    """(fields and real text) -> generated text; that is what makes two records the same one."""
-    return {tuple(row[name] for name in _KEY): row["gerado"] for row in table}
+def _by_record(table: Sequence[Row]) -> dict[tuple[str, ...], Row]:
+    """By the fields and the real text: that is what makes two records the same one."""
+    return {tuple(row[name] for name in _KEY): row for row in table}
+
+
+def _answers(rows: Iterable[Row]) -> Answers:
+    told = list(rows)
+    bits = [float(row[BITS]) for row in told if row.get(BITS)]
+    return Answers([row["gerado"] for row in told], bits if len(bits) == len(told) else ())

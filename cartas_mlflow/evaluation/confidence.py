@@ -1,7 +1,8 @@
 """How sure a figure is: bootstrap over the records, for one model and for two on the same records.
 
 A corpus metric is recomputed on each resample from the records' own statistics (n-gram counts for BLEU and chrF, the F1
-for ROUGE-L), as in Koehn (2004), "Statistical Significance Tests for Machine Translation Evaluation".
+for ROUGE-L, bits and characters), as in Koehn (2004), "Statistical Significance Tests for Machine Translation
+Evaluation".
 """
 
 from __future__ import annotations
@@ -13,14 +14,40 @@ import numpy as np
 
 from cartas_mlflow.evaluation.metrics import normalise, rouge_f1
 
-METRICS = ("rougeL", "bleu", "chrf")
+BITS = "bits_per_character"
+TEXT_METRICS = ("rougeL", "bleu", "chrf")
+"""Of a generated text against the real one, 0 to 1."""
+METRICS = (BITS, *TEXT_METRICS)
+LOWER_IS_BETTER = frozenset({"loss", BITS})
 MIN_RECORDS = 20
 """Records below which no difference is trusted: the percentile bootstrap is too narrow on few records."""
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a model makes of records, in their order.
+
+    ``texts``: generated; ``bits``: of the real readings under the model, per character of each. Either is empty where
+    nobody asked for it, or where there is no such thing: a text that was looked up has no likelihood.
+    """
+
+    texts: Sequence[str] = ()
+    bits: Sequence[float] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What they can be measured in."""
+        return (BITS,) * bool(self.bits) + TEXT_METRICS * bool(self.texts)
+
+    def bits_over(self, references: Sequence[str]) -> float:
+        """Bits per character of all real readings together."""
+        statistics, score = record_statistics(BITS, self, references)
+        return score(statistics.sum(axis=0))
+
+
+@dataclass(frozen=True)
 class Interval:
-    """A metric (0 to 1) and the bounds of its bootstrap percentile interval."""
+    """A metric and the bounds of its bootstrap percentile interval."""
 
     value: float
     low: float
@@ -29,7 +56,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger minus champion, on the same records. ``confidence``: share of resamples in which it is above zero."""
+    """Challenger minus champion, on the same records. ``confidence``: share of resamples in which it is better."""
 
     difference: Interval
     confidence: float
@@ -38,7 +65,7 @@ class Comparison:
 
 def bootstrap(
     metric: str,
-    predictions: Sequence[str],
+    answers: Answers,
     references: Sequence[str],
     *,
     resamples: int,
@@ -46,15 +73,15 @@ def bootstrap(
     level: float = 0.95,
 ) -> Interval:
     """The metric's value and percentile interval. ``metric``: one of :data:`METRICS`."""
-    statistics, score = record_statistics(metric, predictions, references)
+    statistics, score = record_statistics(metric, answers, references)
     values = _resampled(statistics, score, _draws(len(references), resamples, seed))
     return _interval(score(statistics.sum(axis=0)), values, level)
 
 
 def paired_bootstrap(
     metric: str,
-    challenger: Sequence[str],
-    champion: Sequence[str],
+    challenger: Answers,
+    champion: Answers,
     references: Sequence[str],
     *,
     resamples: int,
@@ -67,28 +94,33 @@ def paired_bootstrap(
     draws = _draws(len(references), resamples, seed)
     differences = _resampled(first, score, draws) - _resampled(second, score, draws)
     observed = score(first.sum(axis=0)) - score(second.sum(axis=0))
-    return Comparison(_interval(observed, differences, level), float((differences > 0).mean()), len(references))
+    better = differences < 0 if metric in LOWER_IS_BETTER else differences > 0
+    return Comparison(_interval(observed, differences, level), float(better.mean()), len(references))
 
 
 def record_statistics(
-    metric: str, predictions: Sequence[str], references: Sequence[str]
+    metric: str, answers: Answers, references: Sequence[str]
 ) -> tuple[np.ndarray, Callable[[np.ndarray], float]]:
-    """Per-record statistics (records × numbers) whose sum over any set of records gives that set's metric (0 to 1).
+    """Per-record statistics (records × numbers) whose sum over any set of records gives that set's metric.
 
     Raises:
-        ValueError: an unknown metric, different numbers of texts, or none.
+        ValueError: an unknown metric, or not an answer for each record.
     """
-    if not predictions or len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
+    given = answers.bits if metric == BITS else answers.texts
+    if not given or len(given) != len(references):
+        raise ValueError(f"{len(given)} answers for {len(references)} references in {metric}")
+    if metric == BITS:
+        characters = np.array([len(text) for text in references], dtype=float)
+        return np.column_stack([np.array(given) * characters, characters]), lambda total: float(total[0] / total[1])
     if metric == "rougeL":
-        scores = np.array(rouge_f1("rougeL", predictions, references))
+        scores = np.array(rouge_f1("rougeL", given, references))
         return np.column_stack([scores, np.ones_like(scores)]), lambda total: float(total[0] / total[1])
     import sacrebleu
 
     if metric not in {"bleu", "chrf"}:
         raise ValueError(f"no per-record statistics for {metric}")
     tool = sacrebleu.BLEU(lowercase=True) if metric == "bleu" else sacrebleu.CHRF(lowercase=True)
-    rows = tool._extract_corpus_statistics([normalise(t) for t in predictions], [[normalise(t) for t in references]])
+    rows = tool._extract_corpus_statistics([normalise(t) for t in given], [[normalise(t) for t in references]])
     return np.array(rows), lambda total: tool._compute_score_from_stats(total.tolist()).score / 100
 
 

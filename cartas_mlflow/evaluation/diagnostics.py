@@ -56,7 +56,12 @@ def diagnose(
     ruined = _divergence(history, untuned_loss, learning_rate)
     if ruined is not None:
         return [ruined]  # what else the curves show, a smaller step would change
-    findings = (_overfitting(history), _underfitting(history), _instability(history), _recitation(copied_share))
+    findings = (
+        _overfitting(history),
+        _underfitting(history, untuned_loss),
+        _instability(history),
+        _recitation(copied_share),
+    )
     return [finding for finding in findings if finding is not None]
 
 
@@ -82,9 +87,10 @@ def _overfitting(history: Sequence[EpochSummary]) -> str | None:
     )
 
 
-def _underfitting(history: Sequence[EpochSummary]) -> str | None:
+def _underfitting(history: Sequence[EpochSummary], untuned_loss: float | None) -> str | None:
     first, last = history[0], history[-1]
-    fall = 1 - last.train_loss / first.train_loss
+    # The mean of the first epoch has already much of what there is to learn behind it; the untuned base has nothing.
+    fall = 1 - last.train_loss / max(first.train_loss, untuned_loss or 0)
     # The second evaluation may still lie in the warm-up.
     if len(history) < 3 or fall >= UNDERFIT_FALL:
         return None

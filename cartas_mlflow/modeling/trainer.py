@@ -22,7 +22,7 @@ from transformers import (
 from cartas_mlflow.files import seal
 from cartas_mlflow.modeling import processes
 from cartas_mlflow.modeling.attention import lean_attention
-from cartas_mlflow.modeling.chunked_loss import head_deferred, summed_cross_entropy
+from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL, head_deferred, summed_cross_entropy
 from cartas_mlflow.modeling.epoch_loss import EpochLoss
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.likelihood import reading_collator
@@ -32,7 +32,6 @@ from cartas_mlflow.modeling.precision import fast_products
 from cartas_mlflow.modeling.rounding import forget_rounded, round_anew
 from cartas_mlflow.modeling.saving import save_or_skip
 from cartas_mlflow.modeling.validation import (
-    IGNORED_LABEL,
     Evaluation,
     ValidationSet,
     evaluate_model,

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import cross_entropy
 
+from cartas_mlflow.evaluation.confidence import BITS, Answers
 from cartas_mlflow.modeling import processes
-from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL
 from cartas_mlflow.modeling.engine import evaluation_engine
 from cartas_mlflow.modeling.generation import SMALLER_EVALUATION, generate_texts
-from cartas_mlflow.modeling.likelihood import prompt_fit, reading_collator
+from cartas_mlflow.modeling.likelihood import LOSS_BATCH, bits_per_character, prompt_fit, reading_collator, text_losses
 from cartas_mlflow.modeling.memory import in_pieces
 from cartas_mlflow.modeling.precision import exact_products
 from cartas_mlflow.settings import ExperimentConfig
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 PROMPT_FIT = "prompt_fit"
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 PASS = ("texto por vez na perda de validação", "textos por vez na perda de validação")
-LOSS_BATCH = 16
-"""Texts per forward pass of the validation loss, at most: 70 at once take 1.4 to 1.6 times as long on a CPU (with 9.4
-and 222.9 million parameters) and a GiB more for their logits. Generation, which keeps none, likes larger batches."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +35,18 @@ class ValidationSet:
 
     prompts: Sequence[str]
     encoded: Dataset
-    texts: Sequence[str] = ()
-    """The real readings; needed with ``rivals``."""
+    texts: Sequence[str]
+    """The real readings."""
     rivals: Sequence[Sequence[str]] = ()
     """For each prompt the same with each other card; none where there is nothing to tell apart."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``texts``: generated, in the order of the prompts; ``metrics``: without prefix, ``loss`` in nats per token."""
+    """``answers``: in the order of the prompts; ``metrics``: without prefix, ``loss`` in nats per token."""
 
     metrics: dict[str, float]
-    texts: tuple[str, ...]
+    answers: Answers
     seconds: float
 
 
@@ -78,12 +74,6 @@ class TokenMean:
         return mean
 
 
-def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy summed over the target tokens (nats), and their number; labels of -100 do not count."""
-    total = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum")
-    return total, (labels != IGNORED_LABEL).sum()
-
-
 def evaluate_model(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -108,7 +98,8 @@ def evaluate_model(
     rows = processes.share(total) if shared else range(total)
     prompts = [validation.prompts[row] for row in rows]
     with exact_products():
-        losses = validation_losses(model, tokenizer, validation.encoded.select(rows), min(batch_size, LOSS_BATCH))
+        encoded = validation.encoded.select(rows)
+        nats = validation_losses(model, tokenizer, encoded, min(batch_size, LOSS_BATCH))
         own = generate_texts(
             model,
             tokenizer,
@@ -126,10 +117,17 @@ def evaluate_model(
             sizes = {"batch_size": LOSS_BATCH, "max_length": limit}
             fits[name] = prompt_fit(model, tokenizer, texts, prompts, rivals, **sizes) * len(rows) if rows else 0.0
     if shared:
-        losses, fits = processes.summed(*losses), dict(zip(fits, processes.summed(*fits.values()), strict=True))
-        own = processes.collected(own, total)
-    metrics = {"loss": losses[0] / losses[1], **score(own), **{name: fit / total for name, fit in fits.items()}}
-    return Evaluation(metrics, tuple(own), time.perf_counter() - started)
+        fits = dict(zip(fits, processes.summed(*fits.values()), strict=True))
+        own, nats = processes.collected(own, total), processes.collected(nats, total)
+    targets = validation.encoded["labels"]
+    answers = Answers(tuple(own), tuple(bits_per_character(tokenizer, nats, validation.texts, targets, limit)))
+    metrics = {
+        "loss": sum(nats) / sum(map(len, targets)),
+        BITS: answers.bits_over(validation.texts),
+        **score(own),
+        **{name: fit / total for name, fit in fits.items()},
+    }
+    return Evaluation(metrics, answers, time.perf_counter() - started)
 
 
 def wanted_fits(config: ExperimentConfig, final: bool) -> list[str]:
@@ -145,14 +143,14 @@ def validation_loss(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, encoded: Dataset, batch_size: int
 ) -> float:
     """Mean cross-entropy over all target tokens (nats per token), the same whatever the batch size."""
-    total, tokens = validation_losses(model, tokenizer, encoded, batch_size)
-    return total / tokens
+    nats = validation_losses(model, tokenizer, encoded, batch_size)
+    return sum(nats) / sum(map(len, encoded["labels"]))
 
 
 def validation_losses(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, encoded: Dataset, batch_size: int
-) -> tuple[float, float]:
-    """Cross-entropy summed over all target tokens (nats), and how many they are.
+) -> list[float]:
+    """Cross-entropy summed over the target tokens of each text (nats).
 
     Always in float32, on the model inside the PEFT wrapper: once it has trained, the wrapper's ``forward`` computes in
     the training's precision, and the same adapter would have two losses.
@@ -161,20 +159,20 @@ def validation_losses(
 
     collator = reading_collator(tokenizer, model)
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    sums, was_training = [0.0, 0.0], model.training
-    lengths = list(encoded["length"])
+    lengths, was_training = list(encoded["length"]), model.training
+    nats = [0.0] * len(lengths)
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
 
-    def batch_loss(start: int, stop: int) -> tuple[float, int]:
-        rows = [encoded[index] for index in order[start:stop]]
-        batch = collator([{key: row[key] for key in MODEL_INPUTS} for row in rows]).to(model.device)
+    def batch_losses(start: int, stop: int) -> tuple[list[int], list[float]]:
+        rows = order[start:stop]
+        batch = collator([{key: encoded[row][key] for key in MODEL_INPUTS} for row in rows]).to(model.device)
         labels = batch.pop("labels")
-        total, tokens = summed_loss(inner(**batch).logits, labels)
-        return total.item(), int(tokens)
+        return rows, text_losses(inner(**batch).logits, labels).tolist()
 
     model.eval()
     with torch.no_grad():
-        for total, tokens in in_pieces(len(order), batch_size, batch_loss, PASS, SMALLER_EVALUATION):
-            sums = [sums[0] + total, sums[1] + tokens]
+        for rows, losses in in_pieces(len(order), batch_size, batch_losses, PASS, SMALLER_EVALUATION):
+            for row, loss in zip(rows, losses, strict=True):
+                nats[row] = loss
     model.train(was_training)
-    return sums[0], sums[1]
+    return nats

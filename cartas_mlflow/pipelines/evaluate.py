@@ -12,7 +12,7 @@ from cartas_mlflow.console import decimal, pointed, say
 from cartas_mlflow.data.records import load_records
 from cartas_mlflow.data.splitting import sample_records
 from cartas_mlflow.errors import DataError
-from cartas_mlflow.evaluation.confidence import METRICS, Interval, bootstrap
+from cartas_mlflow.evaluation.confidence import BITS, Answers, Interval, bootstrap
 from cartas_mlflow.evaluation.metrics import metric_signatures, score_texts
 from cartas_mlflow.modeling.engine import check_engine
 from cartas_mlflow.registry import candidates
@@ -62,12 +62,12 @@ def evaluate(
             say(f"Medidas: {len(measured)} delas, sorteadas com as cartas na proporção (evaluation.max_records)")
         if seen:
             say(f"⚠️ {seen} delas estavam no treino deste modelo: as métricas medem também memória.")
-        texts = _write(candidate.open(config.serving.engine), columns, records.source)
-        intervals = _measure(texts, columns["texto"], config)
+        answers = _answer(candidate.open(config.serving.engine), columns, records.source)
+        texts, intervals = answers.texts, _measure(answers, columns["texto"], config)
 
         dataset = run.log_datasets({"evaluation": columns}, records.source, "texto")["evaluation"]
         bounds = {f"{metric}_{end}": getattr(i, end) for metric, i in intervals.items() for end in ("low", "high")}
-        measured = {**score_texts(texts, columns["texto"]), **bounds}
+        measured = {**score_texts(texts, columns["texto"]), BITS: intervals[BITS].value, **bounds}
         figures = {evaluated(name): value for name, value in measured.items()}
         if candidate.model_id is None:
             run.log_metrics(figures)
@@ -84,7 +84,7 @@ def evaluate(
         )
         run.set_tags({OUTCOME_TAG: "finished", **{f"metric.{key}": text for key, text in metric_signatures().items()}})
         if run.logs_texts:
-            run.log_csv({**columns, "gerado": texts}, "samples/evaluation.csv")
+            run.log_csv({**columns, "gerado": texts, BITS: answers.bits}, "samples/evaluation.csv")
         run.name(f"avaliação de {name}")
         lines = [
             f"{METRIC_TITLES[metric]}: {decimal(i.value, 4)} ({decimal(i.low, 4)} a {decimal(i.high, 4)})"
@@ -105,18 +105,20 @@ def _count_seen(training: TrainedOn | None, texts: Sequence[str]) -> int | None:
     return None if training is None else sum(reading_id(text) in training.train for text in texts)
 
 
-def _write(generator: ReadingGenerator, columns: Mapping[str, Sequence[str]], source: str) -> list[str]:
+def _answer(generator: ReadingGenerator, columns: Mapping[str, Sequence[str]], source: str) -> Answers:
     prompts = pd.DataFrame({field: columns[field] for field in RECORD_FIELDS})
     try:
         with progress_bar(len(prompts), "Gerando") as bar:
-            return generator.write(prompts, on_progress=bar.update)
+            texts = generator.write(prompts, on_progress=bar.update)
+        with progress_bar(len(prompts), "Medindo os textos reais") as bar:
+            return Answers(texts, generator.bits(prompts, columns["texto"], on_progress=bar.update))
     except RequestError as error:
         raise DataError(f"{source}: {error.clause}") from None
 
 
-def _measure(texts: Sequence[str], real: Sequence[str], config: ExperimentConfig) -> dict[str, Interval]:
+def _measure(answers: Answers, real: Sequence[str], config: ExperimentConfig) -> dict[str, Interval]:
     settings = config.registry
     return {
-        metric: bootstrap(metric, texts, real, resamples=settings.resamples, seed=settings.seed, level=LEVEL)
-        for metric in METRICS
+        metric: bootstrap(metric, answers, real, resamples=settings.resamples, seed=settings.seed, level=LEVEL)
+        for metric in answers.metrics
     }

@@ -98,7 +98,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         untuned = fitting.evaluate_untuned(setup, score)
         baselines = {"Base sem ajuste": untuned.metrics, "Consulta": fitting.score_lookup(data, score)}
         record.log_baselines(run, baselines)
-        record.log_samples(run, data, untuned.texts, "base")
+        record.log_samples(run, data, untuned.answers, "base")
 
         say("8. INICIANDO TREINAMENTO...")
         with leading(setup, session):
@@ -108,7 +108,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
                 run=run,
                 folder=session.checkpoints,
                 resume=session.checkpoint,
-                on_texts=lambda epoch, texts: record.log_samples(run, data, texts, f"epoch-{epoch:03d}"),
+                on_answers=lambda epoch, answers: record.log_samples(run, data, answers, f"epoch-{epoch:03d}"),
                 callbacks=[KeepCheckpoint(run, config.tracking.checkpoint_minutes)],
             )
         if result.interrupted:
@@ -124,11 +124,11 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
         del base, model
         release_memory()
         final = fitting.evaluate_served(setup, session.adapter, score)
-        record.log_samples(run, data, final.texts, "final")
+        record.log_samples(run, data, final.answers, "final")
 
         say("10. Salvando modelo treinado...")
         facts = record.log_result(run, session, setup, result, final, baselines, validation, with_model=with_model)
-        page.log_page(run, session, setup, facts, final.texts, untuned.texts)
+        page.log_page(run, session, setup, facts, final.answers, untuned.answers)
         drop_checkpoint(run)
         say(f"🔎 Execução {run.id} no experimento {run.experiment}")
 

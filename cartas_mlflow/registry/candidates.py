@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.errors import RegistryError, first_line
+from cartas_mlflow.evaluation.confidence import BITS, LOWER_IS_BETTER
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
 from cartas_mlflow.registry.promotion import CHAMPION
 from cartas_mlflow.settings import TrackingSettings
@@ -94,30 +95,36 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment:
 
 
 def best_run(client: MlflowClient, experiment: str, metric: str) -> Run:
-    """The finished training of the experiment with the highest final figure.
+    """The finished training of the experiment with the best final figure.
+
+    Trainings of earlier versions have no bits per character: they come into question where no other has any, by loss.
 
     Raises:
         RegistryError: no such experiment, or no finished training in it.
     """
     found = find_experiment(client, experiment)
-    names = (final(metric), former(final(metric)))
-    best = {name: run for name in names if (run := _highest(client, found.experiment_id, name)) is not None}
-    if not best:
+    for known in (BITS, "loss") if metric == BITS else (metric,):
+        lower = known in LOWER_IS_BETTER
+        names = (final(known), former(final(known)))
+        best = {name: run for name in names if (run := _foremost(client, found.experiment_id, name, lower)) is not None}
+        if best:
+            break
+    else:
         raise RegistryError(
             f"O experimento {experiment} não tem nenhum treinamento concluído com modelo; treine um antes, ou indique "
             "outro em tracking.experiment."
         )
-    return max(best.items(), key=lambda item: item[1].data.metrics[item[0]])[1]
+    return (min if lower else max)(best.items(), key=lambda item: item[1].data.metrics[item[0]])[1]
 
 
-def _highest(client: MlflowClient, experiment_id: str, name: str) -> Run | None:
-    """The finished training, with a model, that has the highest value of a metric."""
+def _foremost(client: MlflowClient, experiment_id: str, name: str, lower: bool) -> Run | None:
+    """The finished training, with a model, that has the best value of a metric; ``lower``: the lowest."""
     page = None
     while page is None or page.token:
         page = client.search_runs(
             [experiment_id],
             filter_string=f"metrics.`{name}` > -1",
-            order_by=[f"metrics.`{name}` DESC"],
+            order_by=[f"metrics.`{name}` {'ASC' if lower else 'DESC'}"],
             max_results=100,
             page_token=page.token if page else None,
         )

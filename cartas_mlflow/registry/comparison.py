@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cartas_mlflow.console import decimal
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.evaluation.comparing import SharedPrompt, Standing, judge_runs, pair_prompts
-from cartas_mlflow.evaluation.confidence import MIN_RECORDS
+from cartas_mlflow.evaluation.confidence import BITS, MIN_RECORDS
 from cartas_mlflow.evaluation.verdict import difference_figures, difference_sentence, difference_words
 from cartas_mlflow.registry.texts import validation_table
 from cartas_mlflow.setting_checks import typed
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LETTERS = string.ascii_uppercase
-HEADLINE_METRIC = "chrf"
+HEADLINE_METRICS = (BITS, "rougeL")
+"""How the real readings surprise a model, which is one for runs that only decode otherwise; and how it writes."""
 CHOSEN_FOR_THE_USER = (
     "model.resolved",
     "derived.precision",
@@ -99,7 +100,7 @@ def _column(letter: str, run: Run, standing: Standing) -> RunColumn:
         cells[metric] = Cell(
             metric_text(metric, value),
             interval and f"{decimal(interval.low, 3)} a {decimal(interval.high, 3)}",
-            difference and difference_words(difference, LETTERS[0]),
+            difference and difference_words(metric, difference, LETTERS[0]),
             difference and difference_figures(difference),
         )
     return RunColumn(
@@ -115,10 +116,12 @@ def _column(letter: str, run: Run, standing: Standing) -> RunColumn:
 
 
 def _verdict(standing: Standing) -> str:
-    if HEADLINE_METRIC in standing.over_first:
-        sentence = difference_sentence(standing.over_first[HEADLINE_METRIC], LETTERS[0])
-        return f"{METRIC_TITLES[HEADLINE_METRIC]} {sentence}"
-    return f"sem veredito contra {LETTERS[0]}"
+    sentences = [
+        f"{METRIC_TITLES[metric]} {difference_sentence(metric, standing.over_first[metric], LETTERS[0])}"
+        for metric in HEADLINE_METRICS
+        if metric in standing.over_first
+    ]
+    return "; ".join(sentences) or f"sem veredito contra {LETTERS[0]}"
 
 
 def _sharing(letter: str, standing: Standing, first: Standing) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from cartas_mlflow.console import pointed, say
+from cartas_mlflow.evaluation.confidence import BITS, Answers
 from cartas_mlflow.registry import candidates
 from cartas_mlflow.registry.promotion import CHAMPION, Contest, Decision, promote, register, roll_back
 from cartas_mlflow.registry.requests import RequestError
@@ -46,7 +47,7 @@ def promote_model(
     say(f"Registrado: {settings.name}, versão {version.version}")
 
     def contest(champion: ModelVersion) -> Contest:
-        return _hold(client, challenger, version, champion)
+        return _hold(client, challenger, version, champion, settings.metric)
 
     decision = promote(client, version, settings, contest, force=force)
     say(("🏆 " if decision.promoted else "➖ ") + pointed(decision.reason))
@@ -84,7 +85,11 @@ def _registered(client: MlflowClient, name: str, candidate: candidates.Candidate
 
 
 def _hold(
-    client: MlflowClient, challenger: candidates.Candidate, version: ModelVersion, champion: ModelVersion
+    client: MlflowClient,
+    challenger: candidates.Candidate,
+    version: ModelVersion,
+    champion: ModelVersion,
+    metric: str,
 ) -> Contest:
     """Both models on those of the challenger's validation records that neither was trained on."""
     table = validation_table(str(challenger.run_id))
@@ -92,7 +97,7 @@ def _hold(
     own, known = trained_on(challenger), trained_on(rival)
     if known is None or own is None:
         who = champion.version if known is None else version.version
-        return Contest((), (), (), f"Não se sabe mais com quais leituras a versão {who} treinou (data/split.csv).")
+        return Contest(remark=f"Não se sabe mais com quais leituras a versão {who} treinou (data/split.csv).")
     readings = {reading_id(row["real"]) for row in table}
     rows = [row for row in table if reading_id(row["real"]) not in known.train | own.train]
     remark = None
@@ -104,15 +109,18 @@ def _hold(
     elif known.validation != readings:
         remark = f"As divisões diferem: a versão {champion.version} foi reavaliada nas leituras de validação desta."
     if not rows:
-        return Contest((), (), (), remark)
+        return Contest(remark=remark)
     say(f"Comparando com a campeã (versão {champion.version}) em {len(rows)} leituras...")
-    prompts = pd.DataFrame(rows)[list(RECORD_FIELDS)]
-    texts = []
+    prompts, real = pd.DataFrame(rows)[list(RECORD_FIELDS)], [row["real"] for row in rows]
+    both = []
     for candidate, number in ((challenger, version.version), (rival, champion.version)):
         generator = candidate.open()
         try:
             with progress_bar(len(rows), f"Versão {number}") as bar:
-                texts.append(generator.write(prompts, on_progress=bar.update))
+                if metric == BITS:
+                    both.append(Answers(bits=generator.bits(prompts, real, on_progress=bar.update)))
+                else:
+                    both.append(Answers(generator.write(prompts, on_progress=bar.update)))
         except RequestError as error:
-            return Contest((), (), (), f"A versão {number} não pode responder a estas leituras: {error.sentence}")
-    return Contest(texts[0], texts[1], [row["real"] for row in rows], remark)
+            return Contest(remark=f"A versão {number} não pode responder a estas leituras: {error.sentence}")
+    return Contest(*both, real, remark)

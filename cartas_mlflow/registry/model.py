@@ -19,6 +19,7 @@ from cartas_mlflow.modeling.base import BaseLocation, find_base
 from cartas_mlflow.modeling.engine import DISTRIBUTION, FastEngine
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.hardware import inspect_hardware
+from cartas_mlflow.modeling.likelihood import LOSS_BATCH, bits_per_character, log_likelihoods
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import COPY_AGAIN, load_adapter
 from cartas_mlflow.registry.batching import RequestBatcher
@@ -196,6 +197,29 @@ class ReadingGenerator(PythonModel):
         # A draw hangs on the company it is made in, and progress is one caller's.
         alone = settings.do_sample or on_progress is not None
         return self.batcher.answer(texts, None if alone else (settings, sequences), generate)
+
+    def bits(
+        self, prompts: pd.DataFrame, readings: Sequence[str], *, on_progress: Callable[[int], None] = lambda done: None
+    ) -> list[float]:
+        """How the model is surprised by what a person wrote: -log2 p(reading | prompt) over the characters of each.
+
+        Args:
+            prompts: as :meth:`write` takes them, one for each reading.
+            on_progress: told the number of readings just measured.
+
+        Raises:
+            RequestError: see :meth:`read`.
+        """
+        asked, _, _ = self.read(prompts, None, None)
+        limit = self.served.max_length
+        nats: list[float] = []
+        for start in range(0, len(asked), self.served.batch_size):
+            pairs = list(zip(asked, readings, strict=True))[start : start + self.served.batch_size]
+            sizes = {"batch_size": min(self.served.batch_size, LOSS_BATCH), "max_length": limit}
+            nats += [-value for value in log_likelihoods(self.model, self.tokenizer, pairs, **sizes)]
+            on_progress(len(pairs))
+        tokens = self.tokenizer(text_target=list(readings), truncation=True, max_length=limit)["input_ids"]
+        return bits_per_character(self.tokenizer, nats, readings, tokens, limit)
 
     def _locate_base(self, context: PythonModelContext) -> BaseLocation:
         name, revision = self.served.base_name, self.served.base_revision

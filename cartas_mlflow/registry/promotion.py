@@ -8,12 +8,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import decimal
 from cartas_mlflow.errors import RegistryError
-from cartas_mlflow.evaluation.confidence import MIN_RECORDS, Comparison, paired_bootstrap
+from cartas_mlflow.evaluation.confidence import BITS, MIN_RECORDS, Answers, Comparison, paired_bootstrap
 from cartas_mlflow.settings import RegistrySettings
 from cartas_mlflow.tracking.report import METRIC_TITLES
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 PREVIOUS_TAG = "previous_champion"
+SAME_MODEL = (
+    "As duas versões têm os mesmos pesos, e só a maneira de gerar difere; para comparar o que escrevem, "
+    "-P registry.metric=rougeL."
+)
 ATTEMPTS = 5
 """How often a decision is taken again because another promotion moved the alias meanwhile."""
 ANNOUNCEMENT = "promoting."
@@ -37,14 +41,14 @@ DESCRIPTION = (
 
 @dataclass(frozen=True)
 class Contest:
-    """Generated texts of both models for the same records, which neither was trained on.
+    """What both models make of the same records, which neither was trained on; no records where that cannot be told.
 
     ``remark``: a Portuguese sentence on how the records were chosen, or None.
     """
 
-    challenger: Sequence[str]
-    champion: Sequence[str]
-    references: Sequence[str]
+    challenger: Answers = field(default_factory=Answers)
+    champion: Answers = field(default_factory=Answers)
+    references: Sequence[str] = ()
     remark: str | None = None
 
 
@@ -223,7 +227,8 @@ def _decide(
         f"{decimal(100 * settings.confidence, 1)} %)"
     )
     verdict = "promovida." if better else forced if force else "fica como está."
-    return Decision(better or force, f"{reason}: {verdict}", comparison, outcome.remark)
+    remarks = [outcome.remark, SAME_MODEL if settings.metric == BITS and difference == 0 else None]
+    return Decision(better or force, f"{reason}: {verdict}", comparison, " ".join(filter(None, remarks)) or None)
 
 
 def _write_down(

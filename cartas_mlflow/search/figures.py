@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import math
 import warnings
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, BLUE, RED, PALE = "#22313f", "#6b7a88", "#e3e8ec", "#2a6f97", "#c8553d", "#a9c4d4"
 ENOUGH = 15
 """Complete trials from which on an importance is more than a hint."""
+BEYOND = 0.2
+"""How far beyond the untuned base the pictures go, in parts of the way from the best trial to it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class StudyView:
         """The complete trial with the best value; the earlier one of two that are alike."""
         return (max if self.maximize else min)(self.complete, key=lambda trial: trial.value)
 
+    def clipped(self, value: float) -> float:
+        """A trial's value; of one that ruined the base, just beyond the untuned one: how badly it did says nothing."""
+        best = self.best.value
+        if self.untuned is None or (best <= self.untuned if self.maximize else best >= self.untuned):
+            return value
+        edge = self.untuned + BEYOND * (self.untuned - best)
+        return max(value, edge) if self.maximize else min(value, edge)
+
     def running_best(self) -> list[tuple[int, float]]:
         """(number of the trial, best value so far) at each complete trial."""
         choose, points = (max if self.maximize else min), []
@@ -59,7 +70,8 @@ class StudyView:
 def importances(view: StudyView, seed: int) -> dict[str, float]:
     """Share of the differences between complete trials that each setting explains (fANOVA; Hutter et al., 2014).
 
-    Empty with fewer than four complete trials, or with none that differ: there is nothing to explain then.
+    A trial that ruined the base counts as :meth:`StudyView.clipped`: its distance would explain everything. Empty with
+    fewer than four complete trials, or with none that differ: there is nothing to explain then.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
@@ -67,7 +79,7 @@ def importances(view: StudyView, seed: int) -> dict[str, float]:
     complete = view.complete
     if len(complete) < 4 or len({trial.value for trial in complete}) < 2 or not view.parameters:
         return {}
-    study = _study_of(view, optuna.trial.TrialState.COMPLETE)
+    study = _study_of(view, optuna.trial.TrialState.COMPLETE, clipped=True)
     shared = [name for name in view.parameters if all(name in trial.params for trial in complete)]
     if not shared:
         return {}
@@ -107,9 +119,9 @@ def interactive_page(view: StudyView, shares: Mapping[str, float], seed: int) ->
     ]
     if shares:
         evaluator = FanovaImportanceEvaluator(seed=seed)
-        names = list(shares)
+        names, weighed = list(shares), _study_of(view, optuna.trial.TrialState.COMPLETE, clipped=True)
         titles.append(
-            ("Importância", lambda: visualization.plot_param_importances(study, evaluator=evaluator, params=names))
+            ("Importância", lambda: visualization.plot_param_importances(weighed, evaluator=evaluator, params=names))
         )
     if len(view.complete) > 1 and view.parameters:
         titles += [
@@ -131,14 +143,17 @@ def interactive_page(view: StudyView, shares: Mapping[str, float], seed: int) ->
     )
 
 
-def _study_of(view: StudyView, *states: Any) -> Study:
+def _study_of(view: StudyView, *states: Any, clipped: bool = False) -> Study:
     """The trials as a study in memory: pictures then ask the database nothing, and show only what counts."""
     import optuna
 
     study = optuna.create_study(study_name=view.name, direction="maximize" if view.maximize else "minimize")
-    study.add_trials(
-        [trial for trial in view.trials if trial.state.is_finished() and (not states or trial.state in states)]
-    )
+    trials = [trial for trial in view.trials if trial.state.is_finished() and (not states or trial.state in states)]
+    if clipped:
+        trials = [copy.copy(trial) for trial in trials]
+        for trial in trials:
+            trial.value = view.clipped(trial.value)
+    study.add_trials(trials)
     return study
 
 
@@ -151,7 +166,13 @@ def _draw_history(view: StudyView) -> Figure:
         (complete, "completa", {"s": 34, "color": BLUE}),
     ):
         if trials:
-            axes.scatter([trial.number for trial in trials], [trial.value for trial in trials], label=label, **look)
+            numbers, values = [trial.number for trial in trials], [view.clipped(trial.value) for trial in trials]
+            axes.scatter(numbers, values, label=label, **look)
+    ruined = [trial for trial in (*complete, *pruned) if view.clipped(trial.value) != trial.value]
+    for trial in ruined:
+        text = f"fora da figura: {_text(trial.value)}"
+        edge = (trial.number, view.clipped(trial.value))
+        axes.annotate(text, edge, xytext=(7, -3), textcoords="offset points", fontsize=8, color=MUTED)
     numbers, best = zip(*view.running_best(), strict=True)
     axes.step(numbers, best, where="post", color=RED, linewidth=2, label="melhor até aqui")
     if view.untuned is not None:
@@ -189,12 +210,12 @@ def _draw_parallel(view: StudyView) -> Figure:
     figure, (axes,) = _panels(1, max(8.0, 1.7 * (len(names) + 1)), 5.0)
     order = sorted(view.complete, key=lambda trial: trial.value, reverse=not view.maximize)
     places = {name: _scale([trial.params.get(name) for trial in order]) for name in names}
-    values = _scale([trial.value for trial in order])
+    values = _scale([view.clipped(trial.value) for trial in order])
     for rank, trial in enumerate([*order, view.best]):
         points = [(place, places[name][trial.params[name]]) for place, name in enumerate(names) if name in trial.params]
         best = rank == len(order)
         axes.plot(
-            *zip(*points, (len(names), values[trial.value]), strict=True),
+            *zip(*points, (len(names), values[view.clipped(trial.value)]), strict=True),
             color=RED if best else BLUE,
             linewidth=2.4 if best else 1.2,
             alpha=1 if best else 0.15 + 0.6 * rank / len(order),
@@ -244,7 +265,8 @@ def _draw_slices(view: StudyView) -> Figure:
         if words:
             shown.sort(key=lambda trial: choices.index(trial.params[name]))
         places = {trial.number: _text(trial.params[name]) if words else trial.params[name] for trial in shown}
-        axes.scatter(list(places.values()), [trial.value for trial in shown], s=26, color=PALE, edgecolor=BLUE)
+        values = [view.clipped(trial.value) for trial in shown]
+        axes.scatter(list(places.values()), values, s=26, color=PALE, edgecolor=BLUE)
         if view.best.number in places:
             axes.scatter([places[view.best.number]], [view.best.value], s=60, color=RED)
         if words:

@@ -211,7 +211,7 @@ def _log_best_adapter(
         final = fitting.evaluate(replace(setup, model=served.model), score, "Melhor adaptador")
         baselines, _ = bench.measure_baselines(setup, score)
     training_record.log_baselines(run, baselines)
-    run.log_readings(training_record.sample_columns(bench.data, final.texts), "samples/final.csv", folder=folder)
+    run.log_readings(training_record.sample_columns(bench.data, final.answers), "samples/final.csv", folder=folder)
     write_text(folder / "split.csv", training_record.split_table(bench.data))
     run.log_file(folder / "split.csv", "data")
     run.log_file(adapter, "adapter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from cartas_mlflow.console import decimal, hushed, keep_log, say
 from cartas_mlflow.data.encoding import EncodedTexts
 from cartas_mlflow.data.prompts import prompt_template
 from cartas_mlflow.errors import RunInterrupted, TrainingError, Undelivered
+from cartas_mlflow.evaluation.confidence import Answers
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
 from cartas_mlflow.modeling.lora import detach_adapter, save_adapter
 from cartas_mlflow.modeling.validation import Evaluation
@@ -48,7 +49,7 @@ class Bench:
     data: PreparedData
     base: LoadedBase
     encoded: dict[tuple[str, int], tuple[EncodedTexts, EncodedTexts]] = field(default_factory=dict)
-    baselines: dict[str, tuple[Baselines, Sequence[str]]] = field(default_factory=dict)
+    baselines: dict[str, tuple[Baselines, Answers]] = field(default_factory=dict)
     last_end: float = field(default_factory=time.perf_counter)
     """When the last trial ended (seconds of the process's clock)."""
 
@@ -77,15 +78,15 @@ class Bench:
             self.encoded[key] = preparation.tokenize_data(config, self.base.tokenizer, data)
         return self.encoded[key]
 
-    def measure_baselines(self, setup: Setup, score: fitting.Score) -> tuple[Baselines, Sequence[str]]:
-        """What a trial has to beat, and the untuned base's texts; measured once per way of asking and answering."""
+    def measure_baselines(self, setup: Setup, score: fitting.Score) -> tuple[Baselines, Answers]:
+        """What a trial has to beat, and the untuned base's answers; measured once per way of asking and answering."""
         texts = setup.encoded.validation
         limit = setup.config.data.max_length if texts.truncated else None
         key = json.dumps([setup.data.template, limit, setup.config.generation.model_dump()])
         if key not in self.baselines:
             untuned = fitting.evaluate(setup, score, "Base sem ajuste")  # a fresh adapter changes nothing yet
             values = {"Base sem ajuste": untuned.metrics, "Consulta": fitting.score_lookup(setup.data, score)}
-            self.baselines[key] = values, untuned.texts
+            self.baselines[key] = values, untuned.answers
         return self.baselines[key]
 
 
@@ -137,14 +138,14 @@ def _train(bench: Bench, run: TrackedRun, session: Session, setup: Setup, prunin
     """Fit, and log what a training logs; the evaluation of the epoch that counts (the last one, if it was cut)."""
     validation = training_record.log_start(run, session, setup)
     score = fitting.reading_score(setup.data, setup.config.evaluation.copied_words)
-    baselines, untuned_texts = bench.measure_baselines(setup, score)
+    baselines, untuned = bench.measure_baselines(setup, score)
     training_record.log_baselines(run, baselines)
-    training_record.log_samples(run, setup.data, untuned_texts, "base")
-    texts: dict[int, Sequence[str]] = {}
+    training_record.log_samples(run, setup.data, untuned, "base")
+    answered: dict[int, Answers] = {}
 
-    def on_texts(epoch: int, generated: Sequence[str]) -> None:
-        texts[epoch] = generated
-        training_record.log_samples(run, setup.data, generated, f"epoch-{epoch:03d}")
+    def on_answers(epoch: int, answers: Answers) -> None:
+        answered[epoch] = answers
+        training_record.log_samples(run, setup.data, answers, f"epoch-{epoch:03d}")
 
     result = fitting.fit(
         setup,
@@ -152,7 +153,7 @@ def _train(bench: Bench, run: TrackedRun, session: Session, setup: Setup, prunin
         run=run,
         folder=session.checkpoints,
         resume=None,
-        on_texts=on_texts,
+        on_answers=on_answers,
         callbacks=[pruning, _FirstStep(run, bench.last_end)],
     )
     if result.interrupted:
@@ -160,7 +161,7 @@ def _train(bench: Bench, run: TrackedRun, session: Session, setup: Setup, prunin
     epoch = round(result.history[-1]["epoch"]) if pruning.pruned else result.best_epoch
     row = next(row for row in result.history if row["epoch"] == epoch)
     metrics = {key.removeprefix(EVALUATED): value for key, value in row.items() if key.startswith(EVALUATED)}
-    final = Evaluation(metrics, tuple(texts[epoch]), 0.0)
+    final = Evaluation(metrics, answered[epoch], 0.0)
     if pruning.pruned:
         training_record.log_curves(run, result, baselines)
         run.describe(
@@ -169,7 +170,7 @@ def _train(bench: Bench, run: TrackedRun, session: Session, setup: Setup, prunin
         )
         run.set_tags({OUTCOME_TAG: "pruned", STATE_TAG: "pruned"})
         return final
-    training_record.log_samples(run, setup.data, final.texts, "final")
+    training_record.log_samples(run, setup.data, final.answers, "final")
     save_adapter(setup.model, setup.base.tokenizer, session.adapter, setup.base.location)
     training_record.save_served(session, setup)
     # The model that carries the base is logged once, for the best trial, on the study's run.

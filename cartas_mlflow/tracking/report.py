@@ -16,7 +16,9 @@ SHORT, TEXT, LINE = 28, 44, 105
 """Characters of a prompt or real text, of a generated one, and of a whole line of the description, which is some 105
 wide in a window of 1440 pixels: what goes on in a second line is folded away."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~])")
+HEADLINES = ("bits_per_character", "rougeL")
 METRIC_TITLES = {
+    "bits_per_character": "Bits por caractere",
     "rougeL": "ROUGE-L",
     "chrf": "chrF",
     "bleu": "BLEU",
@@ -119,15 +121,15 @@ def describe_result(facts: ReportFacts) -> str:
     return "\n\n".join(lines)
 
 
-def summarise_result(facts: ReportFacts, verdicts: Sequence[str] = ()) -> str:
-    """The run's description, in the four lines that MLflow shows unfolded: figure and verdict, alarm, readings.
+def summarise_result(facts: ReportFacts, verdict: str | None = None) -> str:
+    """The run's description, in the four lines that MLflow shows unfolded: figures and verdict, alarm, readings.
 
     Args:
-        verdicts: chrF against each rival, in words; the interval of the first alone fits.
+        verdict: bits per character against the untuned base's, in words; None while nobody has judged.
     """
-    others = [verdict.split(":")[0] for verdict in verdicts[1:]]
+    bits, rouge = (f"{METRIC_TITLES[name]} {decimal(facts.final_metrics[name], 3)}" for name in HEADLINES)
     lines = [
-        " · ".join([f"**chrF {decimal(facts.final_metrics['chrf'], 3)}**", *verdicts[:1], *others]),
+        " · ".join(filter(None, [f"**{bits}**", verdict, rouge])),
         *(f"⚠️ {_line(alarm, LINE)}" for alarm in facts.findings[:1]),
         *(
             f"*{_line(reading.asked, SHORT)}:* {_line(reading.generated, TEXT)} ‖ *real:* {_line(reading.real, SHORT)}"

@@ -18,11 +18,12 @@ LOCAL = "http://127.0.0.1:5000"
 KEY, NAME = "comparar", "Comparar"
 TAG = f"mlflow.sharedViewState.{KEY}"
 METRICS = (
-    final("chrf"),
-    final("chrf", over="base"),
-    final("chrf", over="lookup"),
-    final("rougeL"),
+    final("bits_per_character"),
+    final("bits_per_character", over="base"),
     final("loss"),
+    final("rougeL"),
+    final("rougeL", over="base"),
+    final("chrf"),
     final("copied_share"),
     BEST_EPOCH,
 )
@@ -37,7 +38,7 @@ def view_state() -> dict[str, Any]:
     return {
         "searchFilter": f"tags.{UTILITY_TAG} IS NULL",
         "orderByKey": columns[0],
-        "orderByAsc": False,
+        "orderByAsc": True,  # bits: the fewer the better
         "selectedColumns": columns,
         "columnOrder": [RUN_NAME, *columns],
         "columnWidths": {RUN_NAME: RUN_NAME_WIDTH},

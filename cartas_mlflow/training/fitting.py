@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import OutOfMemory
 from cartas_mlflow.evaluation.baselines import Sources, look_up
+from cartas_mlflow.evaluation.confidence import Answers
 from cartas_mlflow.evaluation.metrics import score_texts
 from cartas_mlflow.modeling.checkpoints import newest_checkpoint
 from cartas_mlflow.modeling.hardware import is_lack_of_memory
@@ -142,7 +143,7 @@ def fit(
     run: TrackedRun | None,
     folder: Path,
     resume: Path | None,
-    on_texts: Callable[[int, Sequence[str]], None] = lambda epoch, texts: None,
+    on_answers: Callable[[int, Answers], None] = lambda epoch, answers: None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Fit:
     """Train until the last epoch, early stopping, or an interruption.
@@ -150,7 +151,7 @@ def fit(
     Args:
         run: told of the training; None for a process that only takes part in it.
         folder: where the checkpoints go.
-        on_texts: told (epoch, generated validation texts) after each evaluation.
+        on_answers: told (epoch, what was made of the validation records) after each evaluation.
         callbacks: further ones, told after the others.
 
     Raises:
@@ -165,7 +166,7 @@ def fit(
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
         # The trainer takes note of a new best only after its callbacks have run.
         progress.show_epoch(epoch, metrics, best=_is_better(metrics, trainer.state.best_metric, config))
-        on_texts(epoch, trainer.last_evaluation.texts)
+        on_answers(epoch, trainer.last_evaluation.answers)
 
     speaking = [] if run is None else [MlflowLogging(run, on_epoch), progress]
     set_seed(config.training.seed)

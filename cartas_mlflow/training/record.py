@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cartas_mlflow import __version__
 from cartas_mlflow.console import duration, pointed, say
 from cartas_mlflow.data.records import Record
+from cartas_mlflow.evaluation.confidence import BITS, Answers
 from cartas_mlflow.evaluation.diagnostics import EpochSummary, diagnose, quality_band
 from cartas_mlflow.evaluation.metrics import chrf_of_pairs, metric_signatures, rouge_f1
 from cartas_mlflow.files import write_json, write_text
@@ -75,16 +76,16 @@ def log_baselines(run: TrackedRun, baselines: Mapping[str, Mapping[str, float]])
     run.log_csv({"referência": list(baselines), **columns}, "report/baselines.csv")
 
 
-def log_samples(run: TrackedRun, data: PreparedData, texts: Sequence[str], name: str) -> None:
+def log_samples(run: TrackedRun, data: PreparedData, answers: Answers, name: str) -> None:
     """A table of what was asked, the generated reading and the real one, with how near they are."""
-    columns = sample_columns(data, texts)
+    columns = sample_columns(data, answers)
     run.log_readings(columns, f"samples/{name}.csv")
     if name == "final" and run.logs_texts:
         run.log_table(columns, "samples/final.json")
 
 
-def sample_columns(data: PreparedData, texts: Sequence[str]) -> dict[str, list[Any]]:
-    """``pedido``, ``gerado``, ``real``, chrf, rougeL, id and fields of each validation record that is measured.
+def sample_columns(data: PreparedData, answers: Answers) -> dict[str, list[Any]]:
+    """``pedido``, ``gerado``, ``real``, chrf, rougeL, bits_per_character, id and fields of each measured record.
 
     MLflow's table view compares runs by the first column, and shows the second of each.
     """
@@ -92,10 +93,11 @@ def sample_columns(data: PreparedData, texts: Sequence[str]) -> dict[str, list[A
     real = [record.texto for record in records]
     return {
         "pedido": [" · ".join(filter(None, record.fields())) for record in records],
-        "gerado": list(texts),
+        "gerado": list(answers.texts),
         "real": real,
-        "chrf": [round(value, 4) for value in chrf_of_pairs(texts, real)],
-        "rougeL": [round(value, 4) for value in rouge_f1("rougeL", texts, real)],
+        "chrf": [round(value, 4) for value in chrf_of_pairs(answers.texts, real)],
+        "rougeL": [round(value, 4) for value in rouge_f1("rougeL", answers.texts, real)],
+        BITS: [round(value, 4) for value in answers.bits],
         **{column: [getattr(record, column) for record in records] for column in ("id", *RECORD_FIELDS)},
     }
 
@@ -176,7 +178,7 @@ def log_result(
             learning_rate=setup.config.training.learning_rate,
         ),
         metric_signatures=metric_signatures(),
-        readings=typical_readings(sample_columns(setup.data, final.texts)) if run.logs_texts else (),
+        readings=typical_readings(sample_columns(setup.data, final.answers)) if run.logs_texts else (),
     )
     markdown = session.folder / "relatorio.md"
     write_json(session.report, build_report(facts))
@@ -207,10 +209,10 @@ def log_curves(run: TrackedRun, result: Fit, baselines: Mapping[str, Mapping[str
     run.log_figure(plot_metrics(result.history, baselines, result.best_epoch), "plots/metrics.png")
 
 
-def run_name(config: ExperimentConfig, chrf: float | None = None) -> str:
-    """``lr 0.001 · r16 · mini · 20 épocas``; ``… · chrF 0.271`` once that is known. The runs table cuts long names."""
+def run_name(config: ExperimentConfig, loss: float | None = None) -> str:
+    """``lr 0.001 · r16 · mini · 20 épocas``; ``… · perda 3.816`` once that is known. The runs table cuts long names."""
     base = config.model.name.rstrip("/").rsplit("/", 1)[-1].removeprefix("cartas-t5-").removesuffix("-portuguese-vocab")
-    end = epochs_text(config.training.epochs) if chrf is None else f"chrF {chrf:.3f}"
+    end = epochs_text(config.training.epochs) if loss is None else f"perda {loss:.3f}"
     return f"lr {config.training.learning_rate:g} · r{config.lora.r} · {base} · {end}"
 
 
@@ -285,7 +287,7 @@ def _say_result(session: Session, facts: ReportFacts) -> None:
     say(f"📊 chrF Final: {final['chrf']:.4f}")
     if "prompt_fit" in final:
         say(f"📊 Prompt fit Final: {final['prompt_fit']:.4f}")
-    say(f"📊 Loss Final: {final['loss']:.4f}")
+    say(f"📊 Loss Final: {final['loss']:.4f} ({final[BITS]:.4f} bits por caractere)")
     say(f"📊 Leituras com trecho copiado do treino: {100 * final['copied_share']:.1f} %")
     for finding in facts.findings:
         if finding not in ruined:

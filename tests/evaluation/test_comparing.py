@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from cartas_mlflow.evaluation.comparing import Row, judge_runs, pair_prompts
-from cartas_mlflow.evaluation.confidence import METRICS, MIN_RECORDS
+from cartas_mlflow.evaluation.confidence import BITS, LOWER_IS_BETTER, METRICS, MIN_RECORDS, TEXT_METRICS
 from cartas_mlflow.evaluation.differences import mark_differences
 
 CHANCE = {"resamples": 300, "seed": 42}
@@ -18,7 +18,8 @@ def real(number: int) -> str:
 
 
 def rows(numbers: Iterable[int], written: str = "real") -> list[Row]:
-    """Records of these numbers; the text ends otherwise for ``near``, is another one for ``far``."""
+    """Records of these numbers; the text ends otherwise for ``near``, is another one for ``far``. CSV holds text."""
+    bits = {"real": "1.0", "near": "1.5", "far": "2.5"}[written]
     texts = {
         "real": real,
         "near": lambda number: real(number).replace("sem pressa nenhuma", "com calma"),
@@ -26,7 +27,7 @@ def rows(numbers: Iterable[int], written: str = "real") -> list[Row]:
     }
     return [
         {"carta": f"Carta {n}", "evento": "Ano Novo", "secao": "Luz", "tema": "Amor"}
-        | {"real": real(n), "gerado": texts[written](n)}
+        | {"real": real(n), "gerado": texts[written](n), BITS: bits}
         for n in numbers
     ]
 
@@ -40,7 +41,7 @@ def test_each_run_is_held_against_the_first() -> None:
         own = first.values[metric]
         assert own.low - 1e-9 <= own.value <= own.high + 1e-9
         gain = better.over_first[metric]
-        assert gain.low > 0
+        assert gain.high < 0 if metric in LOWER_IS_BETTER else gain.low > 0
         assert gain.value == pytest.approx(better.values[metric].value - first.values[metric].value)
         assert same.over_first[metric].low == same.over_first[metric].high == 0
     assert (better.records, better.shared) == (30, 30)
@@ -52,6 +53,13 @@ def test_a_difference_is_measured_on_what_both_were_asked() -> None:
     assert (other.records, other.shared) == (45, 25)
     alone = judge_runs([rows(range(15, 40), "far"), rows(range(15, 40), "near")], **CHANCE)[1]
     assert other.over_first["chrf"].value == pytest.approx(alone.over_first["chrf"].value)
+
+
+def test_runs_of_earlier_versions_are_compared_in_what_they_have() -> None:
+    earlier = [{name: value for name, value in row.items() if name != BITS} for row in rows(range(30), "far")]
+    first, second = judge_runs([earlier, rows(range(30), "near")], **CHANCE)
+    assert (set(first.values), set(second.values)) == (set(TEXT_METRICS), set(METRICS))
+    assert set(second.over_first) == set(TEXT_METRICS)
 
 
 @pytest.mark.parametrize("shared", [0, 1, MIN_RECORDS - 1])

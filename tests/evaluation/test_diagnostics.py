@@ -73,6 +73,12 @@ def test_training_loss_that_hardly_falls_is_underfitting() -> None:
     ]
 
 
+def test_what_the_first_epoch_learnt_counts_too() -> None:
+    curves = history([2.2, 2.1, 2.0], [2.3, 2.2, 2.1])
+    assert diagnose(curves, copied_share=0.0, untuned_loss=2.5) == []
+    assert len(diagnose(curves, copied_share=0.0, untuned_loss=2.2)) == 1
+
+
 def test_a_training_loss_that_rises_fell_by_nothing() -> None:
     (finding,) = diagnose(history([2.0, 2.0, 2.1], [2.0, 2.0, 2.0]), copied_share=0.0)
     assert finding.startswith("Underfitting: a perda de treino caiu só 0% em 3 épocas;")

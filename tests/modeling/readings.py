@@ -86,7 +86,7 @@ def reading_trainer(
         args=arguments,
         train_dataset=encoded[0],
         config=config,
-        validation=ValidationSet(prompts[cut:], encoded[1]),
+        validation=ValidationSet(prompts[cut:], encoded[1], texts[cut:]),
         evaluation_batch=8,
         score=lambda texts: {"rougeL": 0.0},
         tokenizer=tokenizer,

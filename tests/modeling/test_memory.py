@@ -19,10 +19,11 @@ from cartas_mlflow.errors import OutOfMemory
 from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.chunked_loss import head_deferred, summed_cross_entropy
 from cartas_mlflow.modeling.generation import generate_texts
+from cartas_mlflow.modeling.likelihood import text_losses
 from cartas_mlflow.modeling.loading import Quantization, load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import attach_adapter
 from cartas_mlflow.modeling.trainer import ReadingTrainer
-from cartas_mlflow.modeling.validation import summed_loss, validation_loss
+from cartas_mlflow.modeling.validation import validation_loss
 from cartas_mlflow.settings import LoraSettings
 
 Make = Callable[..., ReadingTrainer]
@@ -191,7 +192,7 @@ def test_the_loss_in_chunks_and_its_gradients_are_those_of_the_whole(monkeypatch
     hidden, weight = torch.randn(30, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
     labels = torch.randint(0, 50, (30,))
     labels[::4] = -100
-    total, _ = summed_loss((hidden @ weight.T)[None], labels[None])
+    (total,) = text_losses((hidden @ weight.T)[None], labels[None])
     total.backward()
     expected = hidden.grad.clone(), weight.grad.clone()
     hidden.grad = weight.grad = None

@@ -16,13 +16,14 @@ from transformers import PreTrainedModel, TrainerControl, TrainerState, Training
 from cartas_mlflow.errors import TrainingError
 from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.checkpoints import complete_checkpoints
+from cartas_mlflow.modeling.chunked_loss import IGNORED_LABEL
 from cartas_mlflow.modeling.generation import generate_texts
 from cartas_mlflow.modeling.interruption import Interruption
 from cartas_mlflow.modeling.loading import Quantization, load_base
 from cartas_mlflow.modeling.lora import attach_adapter, detach_adapter
 from cartas_mlflow.modeling.order import LengthGroupedOrder
 from cartas_mlflow.modeling.trainer import BestBeside, ReadingTrainer
-from cartas_mlflow.modeling.validation import IGNORED_LABEL, validation_loss
+from cartas_mlflow.modeling.validation import validation_loss
 
 NF4 = Quantization("nf4", double=True, compute="bfloat16")
 
@@ -115,7 +116,7 @@ def test_generation_settings_reach_the_trainer_s_evaluation(make: MakeTrainer) -
         trainer = make(**options)
         shake(trainer.model)
         trainer.evaluate()
-        return trainer.last_evaluation.texts
+        return trainer.last_evaluation.answers.texts
 
     def tokens(texts: tuple[str, ...]) -> int:
         return max(len(trainer_tokens(text)) for text in texts)

@@ -257,7 +257,8 @@ def test_the_comparison_is_a_run_of_its_own_linked_to_the_others(
         assert f"](#/experiments/{run.info.experiment_id}/runs/{run_id})" in description
     first, second, *_ = description.splitlines()
     assert first.startswith('- A [a "boa" d\'água](#/') and first.endswith("): **a referência**")
-    assert second.startswith("- B [curta](#/") and "): **chrF pior que A: -0," in second
+    assert second.startswith("- B [curta](#/") and "): **Bits por caractere não se disting" in second
+    assert "; ROUGE-L pior que A: -0," in second
 
 
 def test_lists_of_trainings_do_not_take_it_for_one(shelf: Shelf) -> None:
@@ -300,7 +301,7 @@ def test_the_page_tells_what_differs_and_who_is_better(compared: tuple[Run, Path
         "generation.min_new_tokens",
     ]
     assert "a &#34;boa&#34; d&#39;água: <b>a referência</b>" in text
-    assert "curta: <b>chrF pior que A: -0," in text
+    assert re.search("curta: <b>Bits por caractere não se distingue de A: .+; ROUGE-L pior que A: -0,", text)
     assert re.search(r"C e A têm \d+ leituras de validação em comum \(42 de C, 42 de A\): ", text)
 
 

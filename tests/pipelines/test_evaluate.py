@@ -17,6 +17,7 @@ from trainings import Trainings
 from cartas_mlflow.cli import main
 from cartas_mlflow.console import pointed
 from cartas_mlflow.errors import DataError, RegistryError
+from cartas_mlflow.evaluation.confidence import BITS
 from cartas_mlflow.evaluation.metrics import METRIC_NAMES
 from cartas_mlflow.pipelines.evaluate import evaluate
 from cartas_mlflow.registry.candidates import find_candidate
@@ -64,7 +65,8 @@ def test_the_validation_set_gives_the_trainings_own_figures(
     final = mlflow.get_run(trainings.runs["good"]).data.metrics
     for name in METRIC_NAMES:
         assert run.data.metrics[f"evaluation/{name}"] == pytest.approx(final[f"final/{name}"], abs=1e-12)
-    assert set(intervals) == {"rougeL", "bleu", "chrf"}
+    assert run.data.metrics[f"evaluation/{BITS}"] == pytest.approx(final[f"final/{BITS}"], abs=1e-5)
+    assert set(intervals) == {BITS, "rougeL", "bleu", "chrf"}
     for name, interval in intervals.items():
         assert interval.value == pytest.approx(run.data.metrics[f"evaluation/{name}"], abs=1e-12)
         bounds = (run.data.metrics[f"evaluation/{name}_{end}"] for end in ("low", "high"))

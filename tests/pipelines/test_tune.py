@@ -168,7 +168,7 @@ def test_the_two_recipes_come_first_on_the_base_in_use(searched: Place) -> None:
 def test_the_trials_of_a_study_can_be_compared(searched: Place) -> None:
     page = compare(searched.config, {"search.study": "noite"}, runs="study:noite")
     (run,) = MlflowClient(searched.uri).search_runs([searched.parents()[0].info.experiment_id], "tags.utility LIKE '%'")
-    ranking = sorted(searched.trials(), key=lambda trial: -trial.data.metrics["trial/value"])
+    ranking = sorted(searched.trials(), key=lambda trial: trial.data.metrics["trial/value"])
     assert [run.data.tags[f"compared.{letter}"] for letter in "ABC"] == [trial.info.run_id for trial in ranking[:3]]
     text = page.read_text(encoding="utf-8")
     assert "são precisas 20, e as diferenças não foram medidas." in text
@@ -196,7 +196,7 @@ def test_a_trial_holds_what_a_training_holds(searched: Place) -> None:
         ):
             assert expected in files
         assert {"eval/chrf", "eval/loss", "train/loss", "final/chrf", "trial/value"} <= set(run.data.metrics)
-        assert run.data.metrics["trial/value"] == run.data.metrics["final/chrf"] == run.data.metrics["eval/chrf"]
+        assert run.data.metrics["trial/value"] == run.data.metrics["final/loss"] == run.data.metrics["eval/loss"]
         assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["leituras", "leituras"]
     assert list((searched.folder / "results").glob("*/tentativa-*")) == []
 
@@ -204,8 +204,8 @@ def test_a_trial_holds_what_a_training_holds(searched: Place) -> None:
 def test_the_best_value_so_far_is_a_series_of_the_study(searched: Place) -> None:
     (parent,) = searched.parents()
     values = [run.data.metrics["trial/value"] for run in searched.trials()]
-    best = [(place, max(values[:place])) for place in range(1, 5)]
-    assert series(searched.uri, parent, "search/best_chrf") == best
+    best = [(place, min(values[:place])) for place in range(1, 5)]
+    assert series(searched.uri, parent, "search/best_loss") == best
 
 
 def test_the_study_has_pictures_a_page_and_the_table_of_trials(searched: Place) -> None:
@@ -226,7 +226,9 @@ def test_the_study_has_pictures_a_page_and_the_table_of_trials(searched: Place) 
         assert float(row["training.learning_rate"]) == float(run.data.params["training.learning_rate"])
     assert parent.data.params["space.lora.r"] == "2 … 32 (log)"
     result, settings, weighed, place = parent.data.tags["mlflow.note.content"].split("  \n")
-    assert re.match(r"\*\*chrF 0,\d{4}\*\*, a melhor de 4 tentativas \(a \d, .*\); modelo sem ajuste: 0,\d{4};", result)
+    assert re.match(
+        r"\*\*Perda \d,\d{4}\*\*, a melhor de 4 tentativas \(a \d, .*\); modelo sem ajuste: \d,\d{4};", result
+    )
     assert "training.learning_rate" in settings
     assert weighed.endswith("(fANOVA, 4 tentativas completas; são poucas: uma pista).")
     assert "`-P config=best.yaml`" in place
@@ -236,7 +238,7 @@ def test_the_best_settings_train_to_the_last_bit_what_the_trial_trained(
     searched: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (parent,) = searched.parents()
-    best = max(searched.trials(), key=lambda run: run.data.metrics["trial/value"])
+    best = min(searched.trials(), key=lambda run: run.data.metrics["trial/value"])
     assert parent.data.tags["best.run"] == best.info.run_id
     config = tmp_path / "best.yaml"
     config.write_text(text_of(parent, "search/best.yaml"), encoding="utf-8")
@@ -261,8 +263,8 @@ def test_the_best_adapter_is_the_studys_own_and_the_champion(searched: Place) ->
 
     prompts = pd.DataFrame(rows)[["carta", "evento", "secao", "tema"]]
     assert generator.write(prompts) == [row["gerado"] for row in rows]
-    assert parent.data.metrics["final/chrf"] == pytest.approx(
-        max(run.data.metrics["trial/value"] for run in searched.trials()), abs=0.01
+    assert parent.data.metrics["final/loss"] == pytest.approx(
+        min(run.data.metrics["trial/value"] for run in searched.trials()), abs=0.01
     )
 
 
@@ -275,7 +277,7 @@ def test_the_champions_settings_are_tried_too(searched: Place) -> None:
     config, space = load_search(searched.config, {})
     client = MlflowClient(searched.uri)
     known = known_settings(config, searched.config, space, client, ())
-    best = max(searched.trials(), key=lambda run: run.data.metrics["trial/value"])
+    best = min(searched.trials(), key=lambda run: run.data.metrics["trial/value"])
     # A champion with a recipe's own settings is that recipe, once.
     own = [] if best.data.tags["trial.label"] in RECIPES else ["campeã (versão 1)"]
     assert [one.label for one in known] == [*RECIPES, *own]
@@ -456,7 +458,7 @@ def test_two_workers_on_a_postgresql_do_twelve_trials_in_one_study_and_show_no_p
     assert {row["worker"] for row in rows} == {"1", "2"}
     assert len({(row["training.learning_rate"], row["lora.r"]) for row in rows}) == 12
     assert sorted(run.info.run_id for run in place.trials()) == sorted(row["run_id"] for row in rows)
-    assert [step for step, _ in series(place.uri, parent, "search/best_chrf")] == list(range(1, 13))
+    assert [step for step, _ in series(place.uri, parent, "search/best_loss")] == list(range(1, 13))
     assert "postgresql em 127.0.0.1" in output
     assert_no_secret(place.folder, output)
 

@@ -21,6 +21,7 @@ from trainings import Trainings, environment_elsewhere
 
 from cartas_mlflow.config import PROJECT_ROOT
 from cartas_mlflow.errors import BaseModelError, RegistryError
+from cartas_mlflow.evaluation.confidence import Answers
 from cartas_mlflow.modeling.base import find_base
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.modeling.lora import attach_adapter, save_adapter
@@ -267,10 +268,21 @@ def test_the_logged_model_carries_its_description_and_metrics(trainings: Trainin
     metrics = {metric.key: metric for metric in model.metrics}
     final = MlflowClient().get_run(trainings.runs["good"]).data.metrics
     measured = {name for name in final if name.startswith("final/")}
-    measured -= {"final/best_epoch", "final/chrf_over_base", "final/chrf_over_lookup"}
+    measured = {name for name in measured if "_over_" not in name} - {"final/best_epoch"}
     assert measured and measured <= set(metrics)
     assert metrics["final/chrf"].value == final["final/chrf"]
     assert metrics["final/chrf"].dataset_name == "leituras"
+
+
+def test_the_logged_model_is_as_surprised_by_a_reading_as_in_its_training(
+    trainings: Trainings, logged: str, evaluated: pd.DataFrame
+) -> None:
+    real, told = list(evaluated["real"]), []
+    bits = open_logged(logged).bits(evaluated[FIELDS], real, on_progress=told.append)
+    assert bits == pytest.approx([float(value) for value in evaluated["bits_per_character"]], abs=1e-4)
+    assert sum(told) == len(real) > 5
+    corpus = MlflowClient().get_run(trainings.runs["good"]).data.metrics["final/bits_per_character"]
+    assert Answers(bits=bits).bits_over(real) == pytest.approx(corpus, abs=1e-5)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from trainings import Trainings
 
 from cartas_mlflow.errors import RegistryError
-from cartas_mlflow.evaluation.confidence import MIN_RECORDS
+from cartas_mlflow.evaluation.confidence import MIN_RECORDS, Answers
 from cartas_mlflow.registry.promotion import (
     ANNOUNCEMENT,
     ANNOUNCEMENT_LIFE,
@@ -37,8 +37,8 @@ def client(trainings: Trainings) -> MlflowClient:
 
 @pytest.fixture
 def settings(request: pytest.FixtureRequest) -> RegistrySettings:
-    """A registered model of this test's own."""
-    return RegistrySettings(name=f"modelo-{abs(hash(request.node.nodeid))}")
+    """A registered model of this test's own, decided by the texts."""
+    return RegistrySettings(name=f"modelo-{abs(hash(request.node.nodeid))}", metric="chrf")
 
 
 @pytest.fixture
@@ -60,7 +60,13 @@ def never(champion: ModelVersion) -> Contest:
 
 
 def contest(challenger: Sequence[str], champion: Sequence[str], real: Sequence[str]) -> Callable[..., Contest]:
-    return lambda version: Contest(challenger, champion, real)
+    return lambda version: meeting(challenger, champion, real)
+
+
+def meeting(
+    challenger: Sequence[str], champion: Sequence[str], real: Sequence[str], remark: str | None = None
+) -> Contest:
+    return Contest(Answers(challenger), Answers(champion), real, remark)
 
 
 def worse(texts: Sequence[str], seed: int = 0) -> list[str]:
@@ -100,10 +106,32 @@ def test_a_better_challenger_takes_the_place(
     assert decision.comparison.records == 40
 
 
+@pytest.mark.parametrize(("change", "promoted"), [(-0.1, True), (0.0, False), (0.1, False)])
+def test_the_fewer_bits_win_unless_the_user_wants_another_metric(
+    client: MlflowClient,
+    versions: list[ModelVersion],
+    settings: RegistrySettings,
+    readings: list[str],
+    change: float,
+    promoted: bool,
+) -> None:
+    champion = [1.5 + 0.1 * random.Random(place).random() for place in range(40)]
+    outcome = Contest(Answers(bits=[bits + change for bits in champion]), Answers(bits=champion), readings)
+    usual = RegistrySettings(name=settings.name)
+    decision = promote(client, versions[1], usual, lambda version: outcome)
+    assert decision.promoted == promoted
+    assert decision.comparison.difference.value == pytest.approx(change)
+    assert ("mesmos pesos" in (decision.remark or "")) == (change == 0)
+    assert decision.reason.startswith(
+        f"Bits por caractere {abs(change):.4f} {'abaixo' if change < 0 else 'acima'} da versão 1 em 40 leituras; "
+        f"melhor em {'100,0' if promoted else '0,0'} % das reamostragens".replace("0.", "0,", 1)
+    )
+
+
 def test_the_decision_stands_on_the_version(
     client: MlflowClient, versions: list[ModelVersion], settings: RegistrySettings, readings: list[str]
 ) -> None:
-    remarked = Contest(readings, worse(readings), readings, "Uma observação.")
+    remarked = meeting(readings, worse(readings), readings, "Uma observação.")
     decision = promote(client, versions[1], settings, lambda version: remarked)
     version = client.get_model_version(settings.name, "2")
     low, value, high = (f"{getattr(decision.comparison.difference, end):.6f}" for end in ("low", "value", "high"))
@@ -287,8 +315,8 @@ def test_a_champion_that_came_meanwhile_is_compared_with(
         met.append(str(champion.version))
         if met == ["1"]:
             promote(client, versions[2], settings, contest(readings, worse(readings), readings))
-            return Contest(worse(readings), worse(worse(readings)), readings)
-        return Contest(worse(readings), readings, readings)
+            return meeting(worse(readings), worse(worse(readings)), readings)
+        return meeting(worse(readings), readings, readings)
 
     assert not promote(client, versions[1], settings, slow).promoted
     assert met == ["1", "3"]
@@ -302,7 +330,7 @@ def test_a_champion_that_changes_without_end_is_given_up(
     def restless(champion: ModelVersion) -> Contest:
         other = "3" if version_number(champion) == "1" else "1"
         client.set_registered_model_alias(settings.name, "champion", other)
-        return Contest(readings, worse(readings), readings)
+        return meeting(readings, worse(readings), readings)
 
     with pytest.raises(RegistryError) as refused:
         promote(client, versions[1], settings, restless)
@@ -341,7 +369,7 @@ def test_of_two_promotions_at_once_the_better_one_is_the_champion(
             met[mine].append(theirs)
             if theirs == "1":
                 together.wait(30)
-            return Contest(texts[mine], texts[theirs], readings)
+            return meeting(texts[mine], texts[theirs], readings)
 
         promote(Slow(client, round_), version, settings, meet)
 

@@ -75,6 +75,35 @@ def test_the_best_so_far_follows_the_direction(searched: StudyView) -> None:
 
 
 @pytest.mark.parametrize(
+    ("maximize", "values", "untuned", "drawn"),
+    [
+        (False, [3.8, 4.0, 6.1], 4.2, [3.8, 4.0, 4.28]),
+        (False, [3.8, 4.0, 6.1], None, [3.8, 4.0, 6.1]),
+        (False, [4.3, 4.5, 6.1], 4.2, [4.3, 4.5, 6.1]),
+        (True, [0.3, 0.25, 0.0], 0.2, [0.3, 0.25, 0.18]),
+        (True, [0.1, 0.0], 0.2, [0.1, 0.0]),
+    ],
+    ids=["a loss", "nothing to measure by", "all are ruined", "a score", "all scores are below"],
+)
+def test_a_trial_that_ruined_the_base_is_drawn_just_beyond_it(
+    maximize: bool, values: list[float], untuned: float | None, drawn: list[float]
+) -> None:
+    trials = [trial(value, 1e-4) for value in values]
+    shown = dataclasses.replace(view(*trials, maximize=maximize), untuned=untuned)
+    assert [shown.clipped(value) for value in values] == pytest.approx(drawn)
+    texts = [text.get_text() for text in draw_study(shown, {})["history"].axes[0].texts]
+    assert texts == (["fora da figura: " + f"{values[-1]:.3g}".replace(".", ",")] if drawn != values else [])
+
+
+def test_one_ruined_trial_does_not_explain_everything() -> None:
+    trials = [trial(4.1 - 0.1 * place, 1e-4 * 2**place) for place in range(6)] + [trial(50.0, 5e-4, "constant")]
+    raw = view(*trials, maximize=False)
+    shares = importances(dataclasses.replace(raw, untuned=4.2), seed=1)
+    assert importances(raw, seed=1)["training.scheduler"] > 0.5 > shares["training.scheduler"]
+    assert [one.value for one in raw.complete][-1] == 50.0, "the study keeps what was measured"
+
+
+@pytest.mark.parametrize(
     ("trials", "drawn"),
     [
         ([], []),

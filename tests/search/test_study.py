@@ -52,7 +52,10 @@ def join() -> Iterator[Callable[..., Colleague]]:
 
 
 def settings(**changed: Any) -> tuple[ExperimentConfig, Space]:
-    search = {f"search.{name}": value for name, value in {"sampler": "random", "heartbeat": 1, **changed}.items()}
+    search = {
+        f"search.{name}": value
+        for name, value in {"sampler": "random", "metric": "chrf", "heartbeat": 1, **changed}.items()
+    }
     config = vary(ExperimentConfig(), search, "teste")
     return config, parse_space(SPACE, config)
 

@@ -17,7 +17,15 @@ from cartas_mlflow.tracking.report import (
     results_table,
 )
 
-FINAL = {"loss": 2.4, "rougeL": 0.1398, "bleu": 0.012, "chrf": 0.25, "copied_share": 0.05, "longest_copied_run": 14.0}
+FINAL = {
+    "bits_per_character": 1.5,
+    "loss": 2.4,
+    "rougeL": 0.1398,
+    "bleu": 0.012,
+    "chrf": 0.25,
+    "copied_share": 0.05,
+    "longest_copied_run": 14.0,
+}
 BASELINES = {
     "Base sem ajuste": {**FINAL, "rougeL": 0.01, "copied_share": 0.0, "longest_copied_run": 1.0},
     "Consulta": {"rougeL": 0.15, "bleu": 0.02, "chrf": 0.26, "copied_share": 1.0, "longest_copied_run": 37.0},
@@ -74,6 +82,7 @@ def test_results_are_a_table_with_what_they_have_to_beat() -> None:
     assert results_table(FINAL, BASELINES).splitlines() == [
         "| Métrica | Modelo ajustado | Base sem ajuste | Consulta |",
         "| --- | ---: | ---: | ---: |",
+        "| Bits por caractere | 1,5000 | 1,5000 | n/d |",
         "| ROUGE-L | 0,1398 | 0,0100 | 0,1500 |",
         "| chrF | 0,2500 | 0,2500 | 0,2600 |",
         "| BLEU | 0,0120 | 0,0120 | 0,0200 |",
