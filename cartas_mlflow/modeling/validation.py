@@ -164,10 +164,10 @@ def validation_losses(
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
 
     def batch_losses(start: int, stop: int) -> tuple[list[int], list[float]]:
-        rows = order[start:stop]
-        batch = collator([{key: encoded[row][key] for key in MODEL_INPUTS} for row in rows]).to(model.device)
+        rows = [encoded[index] for index in order[start:stop]]
+        batch = collator([{key: row[key] for key in MODEL_INPUTS} for row in rows]).to(model.device)
         labels = batch.pop("labels")
-        return rows, text_losses(inner(**batch).logits, labels).tolist()
+        return order[start:stop], text_losses(inner(**batch).logits, labels).tolist()
 
     model.eval()
     with torch.no_grad():
