@@ -29,7 +29,8 @@ METRICS = (
 )
 PARAMS = ("training.learning_rate", "lora.r", "training.epochs", "model.resolved", "derived.train_records")
 RUN_NAME, RUN_NAME_WIDTH = "attributes.`Run Name`", 300
-"""Pixels: a whole name, where the page by itself cuts it after 22 characters."""
+LETTER_WIDTH, USUAL_WIDTH = 7.5, 100
+"""Pixels. The page by itself cuts a run's name after 22 characters, and a column's after some 13."""
 
 
 def view_state() -> dict[str, Any]:
@@ -41,7 +42,10 @@ def view_state() -> dict[str, Any]:
         "orderByAsc": True,  # bits: the fewer the better
         "selectedColumns": columns,
         "columnOrder": [RUN_NAME, *columns],
-        "columnWidths": {RUN_NAME: RUN_NAME_WIDTH},
+        "columnWidths": {
+            RUN_NAME: RUN_NAME_WIDTH,
+            **{f"metrics.`{name}`": max(USUAL_WIDTH, round(LETTER_WIDTH * len(name))) for name in METRICS},
+        },
     }
 
 

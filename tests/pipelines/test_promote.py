@@ -111,6 +111,18 @@ def test_the_ladder_from_a_terse_model_to_a_good_one(
     ]
 
 
+def test_by_bits_two_ways_of_decoding_are_one_model(
+    trainings: Trainings, settings: dict[str, Any], said: list[str]
+) -> None:
+    usual = {key: value for key, value in settings.items() if key != "registry.metric"}
+    for variant in ("terse", "good"):
+        decision = promote_run(overrides=usual, run_id=trainings.runs[variant]).decision
+    assert not decision.promoted
+    assert (decision.comparison.records, decision.comparison.difference.value) == (42, 0)
+    assert decision.reason.startswith("Bits por caractere 0,0000 acima da versão 1 em 42 leituras;")
+    assert said[-1].startswith("As duas versões têm os mesmos pesos, e só a maneira de gerar difere;")
+
+
 def test_force_and_rollback(promote: Promote, settings: dict[str, Any], said: list[str]) -> None:
     promote("good")
     assert promote("terse", force=True).decision.promoted
