@@ -18,6 +18,8 @@ OVERFIT_RISE = 0.05
 """Validation loss above its own best, as a share of it, while the training loss falls."""
 UNDERFIT_FALL = 0.10
 """Share of the first training loss that a training which learns loses at the least."""
+LEARNT_FALL = 0.05
+"""Share of the untuned base's validation loss that shows, once it is lost, that something was learnt."""
 UNSTABLE_JUMP = 0.5
 """Rise of the validation loss from one evaluation to the next, as a share."""
 RECITED_SHARE = 0.10
@@ -89,10 +91,13 @@ def _overfitting(history: Sequence[EpochSummary]) -> str | None:
 
 def _underfitting(history: Sequence[EpochSummary], untuned_loss: float | None) -> str | None:
     first, last = history[0], history[-1]
-    # The mean of the first epoch has already much of what there is to learn behind it; the untuned base has nothing.
-    fall = 1 - last.train_loss / max(first.train_loss, untuned_loss or 0)
+    fall = 1 - last.train_loss / first.train_loss
     # The second evaluation may still lie in the warm-up.
     if len(history) < 3 or fall >= UNDERFIT_FALL:
+        return None
+    # The first epoch's mean may have most of what there is to learn behind it.
+    best = min(summary.eval_loss for summary in history)
+    if untuned_loss is not None and best <= untuned_loss * (1 - LEARNT_FALL):
         return None
     return (
         f"Underfitting: a perda de treino caiu só {max(fall, 0):.0%} em {last.epoch} épocas; "
