@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cartas_mlflow.tracking.kept_checkpoint import keep_checkpoint
-from cartas_mlflow.tracking.metric_names import STEP_SERIES, epoch_series
+from cartas_mlflow.tracking.metric_names import EVALUATED, ONLY_AT_THE_END, STEP_SERIES, epoch_series
 from cartas_mlflow.tracking.run import TrackedRun
 
 
@@ -46,7 +46,8 @@ class MlflowLogging(TrainerCallback):
         **kwargs: object,
     ) -> None:
         epoch = round(state.epoch or 0)
-        self.run.log_metrics({epoch_series(name): value for name, value in metrics.items()}, epoch)
+        shown = {name: value for name, value in metrics.items() if name.removeprefix(EVALUATED) not in ONLY_AT_THE_END}
+        self.run.log_metrics({epoch_series(name): value for name, value in shown.items()}, epoch)
         self.on_epoch(epoch, metrics)
 
 

@@ -11,6 +11,8 @@ EPOCH_LOSS, EVALUATED = "epoch_train_loss", "eval_"
 BEST_EPOCH = "final/best_epoch"
 TRIAL_VALUE = "trial/value"
 """What a search ranks a trial by."""
+ONLY_AT_THE_END = {"bits_per_character"}
+"""Over the epochs they are another curve in other units: the loss's."""
 ONLY_REPORTED = {"generated_prompt_fit", "longest_copied_run"}
 """Figures of the end that nobody sorts runs by: they stand in the report."""
 FORMER_SECTIONS = {"train": "", "eval": "eval_", "final": "final_", "trial": "trial_"}
@@ -24,7 +26,7 @@ def epoch_series(name: str) -> str:
 
 
 def final(metric: str, over: str | None = None) -> str:
-    """The figure of the adapter that a training leaves; ``over``: less a rival's, ``base`` or ``lookup``."""
+    """The figure of the adapter that a training leaves; ``over``: less that of a rival, the ``base``."""
     return f"final/{metric}" + ("" if over is None else f"_over_{over}")
 
 

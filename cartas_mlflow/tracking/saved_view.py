@@ -22,7 +22,6 @@ METRICS = (
     final("bits_per_character", over="base"),
     final("loss"),
     final("rougeL"),
-    final("rougeL", over="base"),
     final("chrf"),
     final("copied_share"),
     BEST_EPOCH,

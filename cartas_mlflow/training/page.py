@@ -52,14 +52,7 @@ def log_page(
         run.log_file(page, "report")
     else:
         run.log_text(render_page(replace(shown, samples={})), "report/relatorio.html")
-    run.log_metrics(
-        {
-            final(metric, over=name): verdict.against[rival][metric].difference.value
-            for metric in SAID_METRICS
-            for name, rival in (("base", UNTUNED), ("lookup", LOOKUP))
-            if metric in verdict.against[rival]
-        }
-    )
+    run.log_metrics({final(BITS, over="base"): verdict.against[UNTUNED][BITS].difference.value})
     config = setup.config
     run.name(run_name(config, facts.final_metrics["loss"]), instead_of=run_name(config))
     run.describe(summarise_result(facts, verdict.sentence(UNTUNED, BITS)))

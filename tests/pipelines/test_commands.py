@@ -188,7 +188,7 @@ def test_mlflow_run_against_a_server_leaves_one_finished_run_with_what_was_typed
     }
     assert run.data.params["derived.template"] == "{carta} é {tema}, não é?"
     assert run.data.params["training.epochs"] == "1"
-    assert run.info.run_name.startswith("lr 0.005 · r4 · tiny-t5 · chrF 0.")
+    assert run.info.run_name.startswith("lr 0.005 · r4 · tiny-t5 · perda ")
     assert "final/rougeL" in run.data.metrics
     adapter = {item.path for item in client.list_artifacts(run.info.run_id, "adapter")}
     assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/tokenizer.json"} <= adapter

@@ -85,7 +85,7 @@ def test_figures_curves_model_and_a_report_without_readings_are(private: tuple[P
     assert "As leituras ficaram no computador que treinou" in page
     assert "secreto" in (trained.folder / "relatorio.html").read_text(encoding="utf-8")
     assert trained.run.data.metrics["final/chrf"] > 0
-    assert "chrF" in trained.run.data.tags["mlflow.note.content"]
+    assert "Bits por caractere" in trained.run.data.tags["mlflow.note.content"]
     assert trained.run.data.tags["readings.folder"] == str(trained.folder)
 
 

@@ -62,13 +62,14 @@ def assert_same_evaluation(one: dict[str, float], other: dict[str, float]) -> No
 def test_the_run_is_finished_named_and_described(trained: Trained) -> None:
     run = trained.run
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == f"lr 0.005 · r4 · tiny-t5 · chrF {run.data.metrics['final/chrf']:.3f}"
+    assert run.info.run_name == f"lr 0.005 · r4 · tiny-t5 · perda {run.data.metrics['final/loss']:.3f}"
     assert run.data.tags["outcome"] == "finished"
     assert run.data.tags["base_model.fallback"] == "false"
     assert {name: run.data.tags[f"metric.{name}"] for name in ("bleu", "chrf", "rouge")} == metric_signatures()
     lines = run.data.tags["mlflow.note.content"].split("  \n")
     assert len(lines) == 4, "what MLflow shows without folding"
-    assert lines[0].startswith(f"**chrF {run.data.metrics['final/chrf']:.3f}** · ".replace(".", ","))
+    bits = f"{run.data.metrics['final/bits_per_character']:.3f}".replace(".", ",")
+    assert lines[0].startswith(f"**Bits por caractere {bits}** · melhor que o modelo sem ajuste: -0,")
     assert all(" ‖ *real:* " in line for line in lines[1 + lines[1].startswith("⚠️") :])
     markdown = trained.artifact("report/relatorio.md").read_text(encoding="utf-8")
     assert (
@@ -184,7 +185,7 @@ def test_generated_readings_stand_beside_the_real_ones(
     with trained.artifact(f"samples/{name}.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == [
-        *("pedido", "gerado", "real", "chrf", "rougeL"),
+        *("pedido", "gerado", "real", "chrf", "rougeL", "bits_per_character"),
         *("id", "carta", "evento", "secao", "tema"),
     ]
     known = {(row["carta"], row["evento"], row["secao"], row["tema"], row["texto"]) for row in bundled_rows[:42]}
@@ -224,10 +225,10 @@ def test_the_verdict_is_on_the_page_and_among_the_metrics(trained: Trained) -> N
     page = trained.artifact("report/relatorio.html").read_text(encoding="utf-8")
     assert page == (trained.folder / "relatorio.html").read_text(encoding="utf-8")
     metrics, baselines = trained.run.data.metrics, trained.report["baselines"]
-    for name, label in {"base": "Base sem ajuste", "lookup": "Consulta"}.items():
-        assert metrics[f"final/chrf_over_{name}"] == pytest.approx(
-            metrics["final/chrf"] - baselines[label]["chrf"], abs=1e-9
-        )
+    assert metrics["final/bits_per_character_over_base"] == pytest.approx(
+        metrics["final/bits_per_character"] - baselines["Base sem ajuste"]["bits_per_character"], abs=1e-9
+    )
+    assert "bits_per_character" not in baselines["Consulta"]
     assert "do modelo sem ajuste: " in page or "que o modelo sem ajuste: " in page
 
 
