@@ -218,7 +218,7 @@ COMPOSED = re.compile(
     |(├──\ )?\w+\.json(\ +\#.*)?|.+\ {2,}\#.*|results/\S+/          # a folder's tree
     |\{.*\}                                                       # the body of an answer
     |[A-Z]\ \ lr\ .*|[\w.]+:\ A\ .*|[^:]+(\ {2,}[\w.%\ ]+)+       # a comparison, in columns
-    |⚖️\ [\w\ -]+:\ [A-Z]\ (melhor|pior|não\ se\ distingue)\ .*
+    |⚖️\ (Bits\ por\ caractere|[\w-]+):\ [A-Z]\ (melhor|pior|não\ se\ distingue)\ .*
     |[\w.]+:(\ \S+)?|[\w.]+(,[\w.]+)+|→\ .*|[\w.]+:\ .*\ →\ .*|…   # what changes with the base, in a box
     """,
     re.VERBOSE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,7 @@ from cartas_mlflow.modeling.generation import SMALLER_EVALUATION
 from cartas_mlflow.modeling.memory import in_pieces
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -114,26 +115,47 @@ def log_likelihoods(
     max_length: int,
 ) -> list[float]:
     """log p(text | prompt) in nats, end marker included, of each (prompt, text), in their order."""
-    from peft import PeftModel
-
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
     limits = {"truncation": True, "max_length": max_length}
     asked = tokenizer([prompt for prompt, _ in pairs], **limits)["input_ids"]
     answers = tokenizer(text_target=[text for _, text in pairs], **limits)["input_ids"]
-    collator = reading_collator(tokenizer, model)
     order = sorted(range(len(pairs)), key=lambda index: (len(answers[index]), len(asked[index])))
-    values, was_training = [0.0] * len(pairs), model.training
+    rows = [{"input_ids": prompt, "labels": text} for prompt, text in zip(asked, answers, strict=True)]
+    return [-value for value in text_nats(model, tokenizer, rows, order, batch_size, PASS)]
 
-    def measure(start: int, stop: int) -> tuple[list[int], list[float]]:
-        rows = order[start:stop]
-        batch = collator([{"input_ids": asked[row], "labels": answers[row]} for row in rows]).to(model.device)
+
+def text_nats(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Sequence[int]]] | Dataset,
+    order: Sequence[int],
+    batch_size: int,
+    words: tuple[str, str],
+) -> list[float]:
+    """Cross-entropy summed over the target tokens of each text (nats), in the order of the rows.
+
+    Always in float32, on the model inside the PEFT wrapper: once it has trained, the wrapper's ``forward`` computes in
+    the training's precision, and the same adapter would have two losses.
+
+    Args:
+        rows: input_ids and labels of each text, perhaps an attention_mask; not padded.
+        order: the rows as they are batched, those of like length side by side.
+        words: what is done (one at a time, many at a time), for the notice where the memory does not suffice.
+    """
+    from peft import PeftModel
+
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    collator = reading_collator(tokenizer, model)
+    nats, was_training = [0.0] * len(order), model.training
+
+    def measure(start: int, stop: int) -> tuple[Sequence[int], list[float]]:
+        batch = collator([rows[index] for index in order[start:stop]]).to(model.device)
         labels = batch.pop("labels")
-        return rows, text_losses(inner(**batch).logits, labels).tolist()
+        return order[start:stop], text_losses(inner(**batch).logits, labels).tolist()
 
     model.eval()
     with torch.no_grad():
-        for rows, losses in in_pieces(len(order), batch_size, measure, PASS, SMALLER_EVALUATION):
-            for row, loss in zip(rows, losses, strict=True):
-                values[row] = -loss
+        for measured, losses in in_pieces(len(order), batch_size, measure, words, SMALLER_EVALUATION):
+            for index, loss in zip(measured, losses, strict=True):
+                nats[index] = loss
     model.train(was_training)
-    return values
+    return nats

@@ -8,18 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from cartas_mlflow.evaluation.confidence import BITS, Answers
 from cartas_mlflow.modeling import processes
 from cartas_mlflow.modeling.engine import evaluation_engine
-from cartas_mlflow.modeling.generation import SMALLER_EVALUATION, generate_texts
-from cartas_mlflow.modeling.likelihood import LOSS_BATCH, bits_per_character, prompt_fit, reading_collator, text_losses
-from cartas_mlflow.modeling.memory import in_pieces
+from cartas_mlflow.modeling.generation import generate_texts
+from cartas_mlflow.modeling.likelihood import LOSS_BATCH, bits_per_character, prompt_fit, text_nats
 from cartas_mlflow.modeling.precision import exact_products
 from cartas_mlflow.settings import ExperimentConfig
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -150,29 +148,7 @@ def validation_loss(
 def validation_losses(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, encoded: Dataset, batch_size: int
 ) -> list[float]:
-    """Cross-entropy summed over the target tokens of each text (nats).
-
-    Always in float32, on the model inside the PEFT wrapper: once it has trained, the wrapper's ``forward`` computes in
-    the training's precision, and the same adapter would have two losses.
-    """
-    from peft import PeftModel
-
-    collator = reading_collator(tokenizer, model)
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    lengths, was_training = list(encoded["length"]), model.training
-    nats = [0.0] * len(lengths)
+    """Cross-entropy summed over the target tokens of each text (nats)."""
+    lengths = list(encoded["length"])
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-
-    def batch_losses(start: int, stop: int) -> tuple[list[int], list[float]]:
-        rows = [encoded[index] for index in order[start:stop]]
-        batch = collator([{key: row[key] for key in MODEL_INPUTS} for row in rows]).to(model.device)
-        labels = batch.pop("labels")
-        return order[start:stop], text_losses(inner(**batch).logits, labels).tolist()
-
-    model.eval()
-    with torch.no_grad():
-        for rows, losses in in_pieces(len(order), batch_size, batch_losses, PASS, SMALLER_EVALUATION):
-            for row, loss in zip(rows, losses, strict=True):
-                nats[row] = loss
-    model.train(was_training)
-    return nats
+    return text_nats(model, tokenizer, encoded.select_columns(list(MODEL_INPUTS)), order, batch_size, PASS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cartas_mlflow.console import decimal
 from cartas_mlflow.errors import SettingError
 from cartas_mlflow.evaluation.comparing import SharedPrompt, Standing, judge_runs, pair_prompts
-from cartas_mlflow.evaluation.confidence import BITS, MIN_RECORDS
+from cartas_mlflow.evaluation.confidence import MIN_RECORDS
 from cartas_mlflow.evaluation.verdict import difference_figures, difference_sentence, difference_words
 from cartas_mlflow.registry.texts import validation_table
 from cartas_mlflow.setting_checks import typed
@@ -19,7 +19,7 @@ from cartas_mlflow.settings import RegistrySettings, setting_names
 from cartas_mlflow.tracking.comparison_page import Cell, ComparisonFacts, RunColumn, Writing, WrittenPrompt
 from cartas_mlflow.tracking.metric_names import final, logged
 from cartas_mlflow.tracking.parameters import in_effect
-from cartas_mlflow.tracking.report import METRIC_TITLES, metric_text
+from cartas_mlflow.tracking.report import HEADLINES, METRIC_TITLES, metric_text
 from cartas_mlflow.tracking.run import param_text
 from cartas_mlflow.tracking.store import where_to_look
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LETTERS = string.ascii_uppercase
-HEADLINE_METRICS = (BITS, "rougeL")
-"""How the real readings surprise a model, which is one for runs that only decode otherwise; and how it writes."""
 CHOSEN_FOR_THE_USER = (
     "model.resolved",
     "derived.precision",
@@ -118,7 +116,7 @@ def _column(letter: str, run: Run, standing: Standing) -> RunColumn:
 def _verdict(standing: Standing) -> str:
     sentences = [
         f"{METRIC_TITLES[metric]} {difference_sentence(metric, standing.over_first[metric], LETTERS[0])}"
-        for metric in HEADLINE_METRICS
+        for metric in HEADLINES
         if metric in standing.over_first
     ]
     return "; ".join(sentences) or f"sem veredito contra {LETTERS[0]}"

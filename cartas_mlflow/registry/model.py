@@ -211,13 +211,14 @@ class ReadingGenerator(PythonModel):
             RequestError: see :meth:`read`.
         """
         asked, _, _ = self.read(prompts, None, None)
-        limit = self.served.max_length
+        limit, at_once = self.served.max_length, self.served.batch_size
+        pairs = list(zip(asked, readings, strict=True))
+        sizes = {"batch_size": min(at_once, LOSS_BATCH), "max_length": limit}
         nats: list[float] = []
-        for start in range(0, len(asked), self.served.batch_size):
-            pairs = list(zip(asked, readings, strict=True))[start : start + self.served.batch_size]
-            sizes = {"batch_size": min(self.served.batch_size, LOSS_BATCH), "max_length": limit}
-            nats += [-value for value in log_likelihoods(self.model, self.tokenizer, pairs, **sizes)]
-            on_progress(len(pairs))
+        for start in range(0, len(pairs), at_once):
+            together = pairs[start : start + at_once]
+            nats += [-value for value in log_likelihoods(self.model, self.tokenizer, together, **sizes)]
+            on_progress(len(together))
         tokens = self.tokenizer(text_target=list(readings), truncation=True, max_length=limit)["input_ids"]
         return bits_per_character(self.tokenizer, nats, readings, tokens, limit)
 

@@ -59,6 +59,14 @@ class StudyView:
         edge = self.untuned + BEYOND * (self.untuned - best)
         return max(value, edge) if self.maximize else min(value, edge)
 
+    @property
+    def weighed(self) -> list[FrozenTrial]:
+        """The complete trials, their values :meth:`clipped`."""
+        trials = [copy.copy(trial) for trial in self.complete]
+        for trial in trials:
+            trial.value = self.clipped(trial.value)
+        return trials
+
     def running_best(self) -> list[tuple[int, float]]:
         """(number of the trial, best value so far) at each complete trial."""
         choose, points = (max if self.maximize else min), []
@@ -73,13 +81,12 @@ def importances(view: StudyView, seed: int) -> dict[str, float]:
     A trial that ruined the base counts as :meth:`StudyView.clipped`: its distance would explain everything. Empty with
     fewer than four complete trials, or with none that differ: there is nothing to explain then.
     """
-    import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     complete = view.complete
     if len(complete) < 4 or len({trial.value for trial in complete}) < 2 or not view.parameters:
         return {}
-    study = _study_of(view, optuna.trial.TrialState.COMPLETE, clipped=True)
+    study = _study_of(view, view.weighed)
     shared = [name for name in view.parameters if all(name in trial.params for trial in complete)]
     if not shared:
         return {}
@@ -112,14 +119,14 @@ def interactive_page(view: StudyView, shares: Mapping[str, float], seed: int) ->
 
     if not view.complete:
         return None
-    study = _study_of(view)
+    study = _study_of(view, [trial for trial in view.trials if trial.state.is_finished()])
     titles: list[tuple[str, Callable[[], Any]]] = [
         ("Evolução", lambda: visualization.plot_optimization_history(study, target_name=view.metric)),
         ("Curvas das tentativas, época a época", lambda: visualization.plot_intermediate_values(study)),
     ]
     if shares:
         evaluator = FanovaImportanceEvaluator(seed=seed)
-        names, weighed = list(shares), _study_of(view, optuna.trial.TrialState.COMPLETE, clipped=True)
+        names, weighed = list(shares), _study_of(view, view.weighed)
         titles.append(
             ("Importância", lambda: visualization.plot_param_importances(weighed, evaluator=evaluator, params=names))
         )
@@ -143,16 +150,11 @@ def interactive_page(view: StudyView, shares: Mapping[str, float], seed: int) ->
     )
 
 
-def _study_of(view: StudyView, *states: Any, clipped: bool = False) -> Study:
+def _study_of(view: StudyView, trials: Sequence[FrozenTrial]) -> Study:
     """The trials as a study in memory: pictures then ask the database nothing, and show only what counts."""
     import optuna
 
     study = optuna.create_study(study_name=view.name, direction="maximize" if view.maximize else "minimize")
-    trials = [trial for trial in view.trials if trial.state.is_finished() and (not states or trial.state in states)]
-    if clipped:
-        trials = [copy.copy(trial) for trial in trials]
-        for trial in trials:
-            trial.value = view.clipped(trial.value)
     study.add_trials(trials)
     return study
 

@@ -17,6 +17,7 @@ SHORT, TEXT, LINE = 28, 44, 105
 wide in a window of 1440 pixels: what goes on in a second line is folded away."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~])")
 HEADLINES = ("bits_per_character", "rougeL")
+"""How the real readings surprise a model, which is one for runs that only decode otherwise; and how it writes."""
 METRIC_TITLES = {
     "bits_per_character": "Bits por caractere",
     "rougeL": "ROUGE-L",
