@@ -17,6 +17,8 @@ TEMPLATES = {
     "barras": "{carta} | {evento} | {secao} | {tema}",
 }
 """The prompts that ``data.template`` knows by name."""
+LOWER_IS_BETTER = frozenset({"loss", "bits_per_character"})
+"""Of the metrics that a setting may name."""
 
 
 class ColumnNames(Section):

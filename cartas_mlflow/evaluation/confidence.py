@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cartas_mlflow.evaluation.metrics import normalise, rouge_f1
+from cartas_mlflow.settings import LOWER_IS_BETTER
 
 BITS = "bits_per_character"
 TEXT_METRICS = ("rougeL", "bleu", "chrf")
 """Of a generated text against the real one, 0 to 1."""
 METRICS = (BITS, *TEXT_METRICS)
-LOWER_IS_BETTER = frozenset({"loss", BITS})
 MIN_RECORDS = 20
 """Records below which no difference is trusted: the percentile bootstrap is too narrow on few records."""
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from cartas_mlflow.console import decimal
 from cartas_mlflow.evaluation.confidence import (
-    LOWER_IS_BETTER,
     Answers,
     Comparison,
     Interval,
     bootstrap,
     paired_bootstrap,
 )
+from cartas_mlflow.settings import LOWER_IS_BETTER
 
 LEVEL = 0.95
 

@@ -36,7 +36,7 @@ from cartas_mlflow.modeling.validation import (
     ValidationSet,
     evaluate_model,
 )
-from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.settings import LOWER_IS_BETTER, ExperimentConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -270,7 +270,7 @@ def training_arguments(
         save_total_limit=training.save_total_limit,
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{metric}",
-        greater_is_better=metric != "loss",
+        greater_is_better=metric not in LOWER_IS_BETTER,
         restore_callback_states_from_checkpoint=training.resume is not None,
         logging_steps=config.tracking.log_every_steps,
         logging_nan_inf_filter=False,

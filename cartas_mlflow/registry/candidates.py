@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartas_mlflow.errors import RegistryError, first_line
-from cartas_mlflow.evaluation.confidence import BITS, LOWER_IS_BETTER
+from cartas_mlflow.evaluation.confidence import BITS
 from cartas_mlflow.registry.model import LOGGED_NAME, ReadingGenerator, open_folder, open_logged
 from cartas_mlflow.registry.promotion import CHAMPION
-from cartas_mlflow.settings import TrackingSettings
+from cartas_mlflow.settings import LOWER_IS_BETTER, TrackingSettings
 from cartas_mlflow.tracking.metric_names import final, former
 from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, UTILITY_TAG
 from cartas_mlflow.tracking.store import check_tracking_server, one_at_a_time, quiet_mlflow

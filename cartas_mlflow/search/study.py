@@ -20,7 +20,7 @@ from cartas_mlflow.errors import BaseModelError, DataError, SearchError, Setting
 from cartas_mlflow.search.choosing import choose_pruner, choose_sampler
 from cartas_mlflow.search.space import Known, Space
 from cartas_mlflow.search.storage import StorageAddress, one_at_a_time, open_storage, unusable
-from cartas_mlflow.settings import ExperimentConfig, SearchSettings
+from cartas_mlflow.settings import LOWER_IS_BETTER, ExperimentConfig, SearchSettings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -137,7 +137,7 @@ class SharedStudy:
             self.study = optuna.create_study(
                 study_name=self.name,
                 storage=self.storage,
-                direction="minimize" if settings.metric == "loss" else "maximize",
+                direction="minimize" if settings.metric in LOWER_IS_BETTER else "maximize",
                 load_if_exists=True,
             )
             attributes = self.study.user_attrs
@@ -232,7 +232,7 @@ class SharedStudy:
 
     def best(self) -> FrozenTrial | None:
         """The complete trial with the best value; the earlier one of two that are alike."""
-        sign = 1 if self.settings.metric == "loss" else -1
+        sign = 1 if self.settings.metric in LOWER_IS_BETTER else -1
         complete = [trial for trial in self.trials() if is_complete(trial)]
         return min(complete, key=lambda trial: (sign * trial.value, trial.number), default=None)
 
@@ -244,7 +244,7 @@ class SharedStudy:
             new = sorted(finished.keys() - set(shown), key=lambda number: finished[number].datetime_complete)
             if new:
                 self._open_study().set_user_attr(_SHOWN, [*shown, *new])
-        choose = min if self.settings.metric == "loss" else max
+        choose = min if self.settings.metric in LOWER_IS_BETTER else max
         told: list[Finished] = []
         best = None
         for place, number in enumerate([*shown, *new], start=1):

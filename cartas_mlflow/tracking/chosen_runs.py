@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cartas_mlflow.console import say
 from cartas_mlflow.errors import TrackingError
+from cartas_mlflow.settings import LOWER_IS_BETTER
 from cartas_mlflow.tracking.metric_names import TRIAL_VALUE, logged
 from cartas_mlflow.tracking.run import FINISHED_OUTCOMES, OUTCOME_TAG, STATE_TAG, STUDY_TAG, UTILITY_TAG
 
@@ -110,7 +111,7 @@ class ExperimentRuns:
 
     def _best_trials(self, study: Run) -> Sequence[Run]:
         name = study.data.tags[STUDY_TAG]
-        sign = 1 if study.data.params.get("search.metric") == "loss" else -1
+        sign = 1 if study.data.params.get("search.metric") in LOWER_IS_BETTER else -1
         complete = [
             (sign * value, run.info.start_time, run)
             for run in self._search(f"tags.`{_PARENT}` = '{study.info.run_id}'")

@@ -31,7 +31,7 @@ from cartas_mlflow.modeling.trainer import (
 )
 from cartas_mlflow.modeling.validation import Evaluation, ValidationSet, evaluate_model
 from cartas_mlflow.registry.model import open_folder
-from cartas_mlflow.settings import ExperimentConfig
+from cartas_mlflow.settings import LOWER_IS_BETTER, ExperimentConfig
 from cartas_mlflow.tracking.callback import MlflowLogging
 from cartas_mlflow.tracking.progress import Progress, progress_bar
 from cartas_mlflow.tracking.run import TrackedRun
@@ -238,7 +238,7 @@ def _validation_set(setup: Setup) -> ValidationSet:
 def _is_better(metrics: Mapping[str, float], best: float | None, config: ExperimentConfig) -> bool:
     metric = config.early_stopping.metric
     value = metrics[f"eval_{metric}"]
-    return best is None or (value < best if metric == "loss" else value > best)
+    return best is None or (value < best if metric in LOWER_IS_BETTER else value > best)
 
 
 def _say_ending(result: Fit, config: ExperimentConfig) -> None:

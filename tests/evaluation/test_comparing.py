@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import pytest
 
 from cartas_mlflow.evaluation.comparing import Row, judge_runs, pair_prompts
-from cartas_mlflow.evaluation.confidence import BITS, LOWER_IS_BETTER, METRICS, MIN_RECORDS, TEXT_METRICS
+from cartas_mlflow.evaluation.confidence import BITS, METRICS, MIN_RECORDS, TEXT_METRICS
 from cartas_mlflow.evaluation.differences import mark_differences
+from cartas_mlflow.settings import LOWER_IS_BETTER
 
 CHANCE = {"resamples": 300, "seed": 42}
 

@@ -10,7 +10,6 @@ import pytest
 
 from cartas_mlflow.evaluation.confidence import (
     BITS,
-    LOWER_IS_BETTER,
     METRICS,
     TEXT_METRICS,
     Answers,
@@ -19,6 +18,7 @@ from cartas_mlflow.evaluation.confidence import (
     record_statistics,
 )
 from cartas_mlflow.evaluation.metrics import rouge_f1, score_texts
+from cartas_mlflow.settings import LOWER_IS_BETTER
 
 REAL = [
     "O Sol entra pela janela e você canta.",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cartas_mlflow.evaluation.confidence import BITS, LOWER_IS_BETTER, METRICS, TEXT_METRICS, Answers
+from cartas_mlflow.evaluation.confidence import BITS, METRICS, TEXT_METRICS, Answers
 from cartas_mlflow.evaluation.verdict import judge, signed
+from cartas_mlflow.settings import LOWER_IS_BETTER
 
 TEXTS = [f"Abra a janela número {n} e conte {n + 3} passos até o portão, sem pressa nenhuma." for n in range(30)]
 NEAR_TEXTS = [text.replace("sem pressa nenhuma", "com calma") for text in TEXTS]
