@@ -142,7 +142,7 @@ class EvaluationSettings(Section):
     engine: Literal["auto", "pytorch", "ctranslate2"] = Field(
         "auto",
         description="quem gera nas avaliações; ctranslate2 escreve os mesmos textos, mais rápido em CPU; auto = ele, "
-        "em CPU, para um base pequeno",
+        "em CPU, para um base pequeno; onde não os escreveria (sorteio, feixes com penalidade), gera o pytorch",
     )
     max_records: int = Field(
         500, ge=1, le=10**9, description="leituras medidas, no máximo; de mais, uma amostra com as cartas na proporção"

@@ -1,4 +1,4 @@
-"""examples/compose.yaml as far as it goes without Docker: its server's own command, before a real PostgreSQL and S3."""
+"""examples/compose.yaml as far as that goes without Docker: its own command, a real PostgreSQL, a simulated S3."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def pretrain(config_path: str = CONFIG, overrides: Mapping[str, Any] | None = No
             say(record.how_to_go_on(session))
             raise RunInterrupted(record.how_to_go_on(session))
 
-        say("6. Avaliando e gravando a base...")
+        say("6. Avaliando e gravando o base...")
         metrics = watch.measure()
         record.save_base(run, session, config.pretrain, training, domain, sources, metrics)
         record.log_ending(run, session, training, metrics, phases.is_complete(config, training))

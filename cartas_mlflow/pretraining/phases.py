@@ -158,7 +158,7 @@ def learn(
     The checkpoint is saved in any case.
     """
     if is_complete(config, training):
-        say("O pré-treino já está completo; a base é gravada de novo. Para ir além, aumente pretrain.total_tokens.")
+        say("O pré-treino já está completo; o base é gravado de novo. Para ir além, aumente pretrain.total_tokens.")
         return False
     settings = config.pretrain
     if training.progress.step == 0:

@@ -148,7 +148,7 @@ def _introduction(facts: ComparisonFacts, shown: int) -> str:
     if not facts.prompts:
         return "Estas execuções não têm pedidos de validação em comum."
     rest = f" Os primeiros {shown} de {len(facts.prompts)}; todos estão no HTML." if shown < len(facts.prompts) else ""
-    return f"Primeiro os pedidos em que o chrF mais difere; em negrito, as palavras que diferem.{rest}"
+    return f"Primeiro os pedidos em que a chrF mais difere; em negrito, as palavras que diferem.{rest}"
 
 
 def _prompt(prompt: WrittenPrompt) -> str:

@@ -19,6 +19,7 @@ from cartas_mlflow.tracking.run import NOTE_TAG, OUTCOME_TAG, TrackedRun
 from cartas_mlflow.tracking.telling import CHECKPOINT, JOURNAL_TAG, artifacts_of
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 SIGN_OF_LIFE = 120
@@ -46,11 +47,8 @@ def drop_checkpoint(run: TrackedRun) -> None:
         run.journal.write("checkpoint", {"path": None})
 
 
-def find_interrupted(experiment: str) -> str | None:
+def find_interrupted(client: MlflowClient, experiment: str) -> str | None:
     """The id of the experiment's interrupted training that has a checkpoint and began last."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
     with failures_told():
         found = client.get_experiment_by_name(experiment)
         if found is None:

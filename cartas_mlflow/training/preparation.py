@@ -250,7 +250,7 @@ def load_model(settled: SettledBase) -> LoadedBase:
         say(f"GPU: {hardware.gpu}" + (f" (CUDA {hardware.cuda})" if hardware.cuda else " (mps)"))
         say(f"VRAM disponível: {hardware.free_memory:.1f}GB")
     if hardware.gpus > 1:
-        say(f"{hardware.gpus} GPUs visíveis: um treino usa a primeira, e numa busca cada trabalhador tem a sua")
+        say(f"{hardware.gpus} GPUs visíveis: um processo usa uma; numa busca cada trabalhador tem a sua")
     if hardware.remark:
         say(f"⚠️ Há uma GPU que não está em uso: {hardware.remark}")
     say(f"Precisão: {precision.dtype} ({precision.reason})")

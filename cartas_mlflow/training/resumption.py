@@ -14,12 +14,12 @@ from cartas_mlflow.console import say
 from cartas_mlflow.errors import RunInterrupted, TrainingError
 from cartas_mlflow.files import checksum
 from cartas_mlflow.modeling.checkpoints import newest_checkpoint
+from cartas_mlflow.registry.candidates import chosen_experiment, connect
 from cartas_mlflow.registry.logged import log_entry
 from cartas_mlflow.settings import ExperimentConfig, TrackingSettings
 from cartas_mlflow.tracking.journal import ENTRIES, FOLDER, ending
 from cartas_mlflow.tracking.kept_checkpoint import fetch_training, find_interrupted
 from cartas_mlflow.tracking.leftovers import close_abandoned, tell_rests
-from cartas_mlflow.tracking.store import check_tracking_server
 from cartas_mlflow.training.folder import ORIGINAL, RunIdentity, new_folder
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -69,8 +69,8 @@ def _fetch(resume: str, tracking: TrackingSettings) -> Path:
     )
     if tracking.offline:
         raise nothing
-    check_tracking_server()
-    run_id = find_interrupted(tracking.experiment) if resume == "last" else resume
+    client = connect()
+    run_id = find_interrupted(client, chosen_experiment(client, tracking)) if resume == "last" else resume
     if run_id is None:
         raise nothing
     folder = new_folder(parent)

@@ -114,7 +114,12 @@ def test_a_training_without_a_server_is_delivered_when_asked(
     told = json.loads(state.read_text(encoding="utf-8"))
     told["runs"][0]["count"] -= 12
     state.write_text(json.dumps(told), encoding="utf-8")
+    own = client.create_run("0").info.run_id  # as ``mlflow run -e sync`` opens one
+    monkeypatch.setenv("MLFLOW_RUN_ID", own)
     assert main(["sync", str(folder)]) == EXIT_OK
+    told_of = client.get_run(own)
+    assert (told_of.info.run_name, told_of.data.tags["utility"]) == (f"entrega de {folder}", "sync")
+    assert run.info.run_id in told_of.data.tags["mlflow.note.content"]
     assert [again.model_id for again in logged_models(client, run.info.run_id)] == [model.model_id]
     assert_told_once(client, run.info.run_id, journal)
     assert len(client.get_metric_history(run.info.run_id, "final/chrf")) == 1

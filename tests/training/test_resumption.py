@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from finished import Trained, train_here
 from mlflow import MlflowClient
+from trainings import in_store
 
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.errors import RunInterrupted, SettingError, TrackingError, TrainingError
@@ -19,6 +20,7 @@ from cartas_mlflow.settings import TrackingSettings
 from cartas_mlflow.tracking import kept_checkpoint
 from cartas_mlflow.tracking.journal import Journal, Reader
 from cartas_mlflow.tracking.opening import open_run
+from cartas_mlflow.tracking.run import OUTCOME_TAG
 from cartas_mlflow.training.resumption import find_training, going_on_told, say_abandoned, say_interrupted
 from cartas_mlflow.training.session import begin
 
@@ -60,6 +62,26 @@ def test_the_last_interrupted_training_and_a_runs_id_are_found(earlier: Path, tm
     session = begin(DEFAULT_CONFIG, {"tracking.output_dir": str(tmp_path), "resume": "last"})
     assert session.folder == interrupted
     assert session.checkpoint.name == "checkpoint-15"
+
+
+def test_inside_mlflow_run_the_last_interrupted_training_is_that_of_its_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with in_store(f"sqlite:///{tmp_path}/mlflow.db", tmp_path):
+        client = MlflowClient()
+        place = client.create_experiment("da casa", artifact_location=(tmp_path / "artifacts").as_uri())
+        interrupted, own = (client.create_run(place).info.run_id for _ in range(2))
+        client.set_tag(interrupted, OUTCOME_TAG, "interrupted")
+        for name in ("config/config_resolved.yaml", "data/split.csv", "checkpoint/checkpoint-3/trainer_state.json"):
+            client.log_text(interrupted, "{}", name)
+        client.set_terminated(interrupted, "KILLED")
+        nowhere = TrackingSettings(output_dir=str(tmp_path / "results"))
+        with pytest.raises(TrainingError, match="Não há treinamento interrompido em "):
+            find_training("last", nowhere)
+        monkeypatch.setenv("MLFLOW_RUN_ID", own)
+        folder = Path(find_training("last", nowhere))
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["run_id"] == interrupted
+    assert (folder / "checkpoints" / "checkpoint-3" / "trainer_state.json").exists()
 
 
 @pytest.mark.parametrize(
