@@ -11,8 +11,10 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -92,8 +94,8 @@ def parse_table(text: str, path: Path | str, columns: Sequence[str], mend: str) 
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in a folder that is there."""
-    aside = path.with_name(f".{path.name}.partial")
+    """Write a file whole or not at all, in a folder that is there; of two that write at once, the last one's stays."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}.partial")
     try:
         aside.write_bytes(content)
         aside.replace(path)

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from cartas_mlflow.cli import EXIT_OK, EXIT_USER_ERROR, main
 from cartas_mlflow.errors import UserError
-from cartas_mlflow.files import MANIFEST, DamagedFile, OwnFile, check_seal, parse_table, seal
+from cartas_mlflow.files import MANIFEST, DamagedFile, OwnFile, check_seal, parse_table, seal, write_text
 from cartas_mlflow.registry.model import open_folder
 
 ADAPTER = (
@@ -236,3 +237,12 @@ def test_a_table_of_other_content_says_what_is_wrong(text: str, why: str) -> Non
     with pytest.raises(DamagedFile) as damaged:
         parse_table(text, "split.csv", ("id", "side"), "copie de novo")
     assert str(damaged.value) == f"O arquivo split.csv está danificado ({why}); copie de novo."
+
+
+def test_two_threads_that_write_the_same_file_leave_it_whole(tmp_path: Path) -> None:
+    file, content = tmp_path / "estado.json", "x" * 100_000
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(write_text, file, letter + content) for letter in "ab" * 100]:
+            done.result()
+    assert file.read_text(encoding="utf-8") in {"a" + content, "b" + content}
+    assert list(tmp_path.iterdir()) == [file]

@@ -136,7 +136,7 @@ def test_the_box_lists_each_setting_that_changes_and_fits_a_terminal(
     before, after = config.flat(), settled.config.flat()
     changed = [name for name in before if before[name] != after[name]]
     assert [line.partition(":")[0] for line in box if line.partition(":")[0] in before] == changed
-    assert "training.learning_rate: 2e-05 → 0.001" in box
+    assert "training.learning_rate: 2e-05 → 0.0006" in box
     assert "Fica o seu, porque não combina com mini.yaml: generation.num_beams" in box
     assert max(map(len, said)) <= 80
 
