@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cartas_mlflow.config import DEFAULT_CONFIG, load_config
 from cartas_mlflow.console import say
@@ -14,8 +14,11 @@ from cartas_mlflow.registry.candidates import connect
 from cartas_mlflow.registry.logged import log_entry
 from cartas_mlflow.tracking import leftovers
 from cartas_mlflow.tracking.failures import failures_told
-from cartas_mlflow.tracking.store import check_tracking_server, quiet_mlflow, where_to_look
+from cartas_mlflow.tracking.store import where_to_look
 from cartas_mlflow.tracking.utility_runs import tell_project_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 @failures_told()
@@ -41,22 +44,20 @@ def sync(
     waiting = found if found == [place] else [path for path in found if not leftovers.is_delivered(path)]
     if not waiting:
         say("✅ Nada a entregar: o MLflow já recebeu tudo.")
-        _tell_project_run(place, [])
+        if "MLFLOW_RUN_ID" in os.environ:
+            _tell_project_run(connect(), place, "Nada a entregar.")
         return []
-    check_tracking_server()
-    quiet_mlflow()
+    client = connect()
     sent = [_send(path) for path in waiting]
-    _tell_project_run(place, sent)
+    _tell_project_run(client, place, "\n".join(f"- {one.run.run_id}: {one.entries} registros" for one in sent))
     refusals = [sentence for one in sent for sentence in one.refusals]
     if refusals:
         raise Undelivered(f"Uma parte foi recusada: {refusals[0]}")
     return [one.run.run_id for one in sent]
 
 
-def _tell_project_run(place: Path, sent: Sequence[leftovers.Sent]) -> None:
-    if "MLFLOW_RUN_ID" in os.environ:
-        runs = "\n".join(f"- {one.run.run_id}: {one.entries} registros" for one in sent)
-        tell_project_run(connect(), f"entrega de {place}", runs or "Nada a entregar.", command="sync")
+def _tell_project_run(client: MlflowClient, place: Path, outcome: str) -> None:
+    tell_project_run(client, f"entrega de {place}", outcome, command="sync")
 
 
 def _send(path: Path) -> leftovers.Sent:

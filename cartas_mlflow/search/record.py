@@ -22,7 +22,7 @@ from cartas_mlflow.search.run import SearchRun
 from cartas_mlflow.search.space import Space
 from cartas_mlflow.search.study import SharedStudy, facts_of
 from cartas_mlflow.search.trial import Bench
-from cartas_mlflow.settings import LOWER_IS_BETTER, ExperimentConfig
+from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking import metric_names
 from cartas_mlflow.tracking.opening import open_run
 from cartas_mlflow.tracking.report import LINE, METRIC_TITLES
@@ -116,9 +116,7 @@ def _close(study: SharedStudy, run: SearchRun, space: Space, bench: Bench, folde
     base_config = bench.settled.config
     tracking = base_config.tracking.model_copy(update={"experiment": run.experiment, "system_metrics": False})
     with open_run(tracking, resume_run_id=run.id, log_file=folder / "busca.log", log_model=log_entry) as tracked:
-        view = StudyView(
-            study.name, _title(study.settings.metric), study.settings.metric not in LOWER_IS_BETTER, study.trials()
-        )
+        view = StudyView(study.name, _title(study.settings.metric), not study.minimizes, study.trials())
         _log_trials(tracked, study, space)
         best = study.best()
         if best is None:
@@ -269,7 +267,7 @@ def _description(
 
 def _ranking(study: SharedStudy) -> list[FrozenTrial]:
     """Complete trials, the best first; then the others that have a value."""
-    sign = 1 if study.settings.metric in LOWER_IS_BETTER else -1
+    sign = 1 if study.minimizes else -1
     valued = [trial for trial in study.trials() if trial.value is not None]
     return sorted(valued, key=lambda trial: (trial.state.name != "COMPLETE", sign * trial.value, trial.number))
 

@@ -137,7 +137,7 @@ class SharedStudy:
             self.study = optuna.create_study(
                 study_name=self.name,
                 storage=self.storage,
-                direction="minimize" if settings.metric in LOWER_IS_BETTER else "maximize",
+                direction="minimize" if self.minimizes else "maximize",
                 load_if_exists=True,
             )
             attributes = self.study.user_attrs
@@ -230,9 +230,14 @@ class SharedStudy:
             self._open_study().set_user_attr(_CLOSED, state)
         return True
 
+    @property
+    def minimizes(self) -> bool:
+        """Whether the smaller value of two trials is the better one."""
+        return self.settings.metric in LOWER_IS_BETTER
+
     def best(self) -> FrozenTrial | None:
         """The complete trial with the best value; the earlier one of two that are alike."""
-        sign = 1 if self.settings.metric in LOWER_IS_BETTER else -1
+        sign = 1 if self.minimizes else -1
         complete = [trial for trial in self.trials() if is_complete(trial)]
         return min(complete, key=lambda trial: (sign * trial.value, trial.number), default=None)
 
@@ -244,7 +249,7 @@ class SharedStudy:
             new = sorted(finished.keys() - set(shown), key=lambda number: finished[number].datetime_complete)
             if new:
                 self._open_study().set_user_attr(_SHOWN, [*shown, *new])
-        choose = min if self.settings.metric in LOWER_IS_BETTER else max
+        choose = min if self.minimizes else max
         told: list[Finished] = []
         best = None
         for place, number in enumerate([*shown, *new], start=1):
