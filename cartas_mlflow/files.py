@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import get_ident
@@ -94,13 +95,26 @@ def parse_table(text: str, path: Path | str, columns: Sequence[str], mend: str) 
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in a folder that is there; of two that write at once, the last one's stays."""
+    """Write a file whole or not at all, in a folder that is there; of two that write at once, the last one's stays.
+
+    What a process that was killed had begun to write is cleared away.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}.partial")
     try:
         aside.write_bytes(content)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+    _clear_drafts(path)
+
+
+def _clear_drafts(path: Path) -> None:
+    import psutil
+
+    for left in path.parent.iterdir():
+        writer = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)-\d+\.partial", left.name)
+        if writer and not psutil.pid_exists(int(writer[1])):
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
