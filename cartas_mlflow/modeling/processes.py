@@ -35,6 +35,11 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def on_this_machine(number: int) -> int:
+    """How many of so many that train together are on this machine: all of them, unless torchrun says otherwise."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", number))
+
+
 def leads() -> bool:
     return rank() == 0
 

@@ -27,7 +27,7 @@ from cartas_mlflow.training.next_steps import say_next_steps
 from cartas_mlflow.training.resumption import going_on_told, say_abandoned, say_interrupted
 from cartas_mlflow.training.review import check_command
 from cartas_mlflow.training.session import begin
-from cartas_mlflow.training.together import follow, leading
+from cartas_mlflow.training.together import as_launched, follow, leading
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
     """
     from mlflow import MlflowClient
 
+    overrides = as_launched(overrides)
     if not processes.leads():
-        return follow(config_path, overrides or {})
+        return follow(config_path, overrides)
     say("=== INICIANDO FINE-TUNING PTT5 - SISTEMA DE CARTAS ===")
     say("1. Carregando configurações de treinamento...")
-    session = begin(config_path, overrides or {})
+    session = begin(config_path, overrides)
     check_engine(session.config.serving.engine)
     with (
         keep_log(session.log_file, from_the_start=True),
@@ -69,7 +70,7 @@ def train(config_path: str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None
     ):
         say_abandoned(session.config, session.folder)
         settled = preparation.settle_base(
-            session.config, session.config_path, overrides or {}, resumed=session.checkpoint is not None
+            session.config, session.config_path, overrides, resumed=session.checkpoint is not None
         )
         config = settled.config
         with_model = config.tracking.offline or told_keeps_models()

@@ -303,14 +303,15 @@ def tokenize_data(
 
 def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: tuple[int, int]) -> WorkPlan:
     """Cut the batches for texts of up to so many tokens (prompt, reading), and tell what each phase will take."""
-    number, batch = planned_processes(config), config.training.batch_size
+    number, batch = config.training.num_processes, config.training.batch_size
     if batch % number:
         raise SettingError(
             f"training.batch_size={batch} não se divide por {number} processos; use um múltiplo de {number}."
         )
-    if base.hardware.device == "cuda" and base.hardware.gpus < number:
+    here = processes.on_this_machine(number)
+    if base.hardware.device == "cuda" and base.hardware.gpus < here:
         raise SettingError(
-            f"training.num_processes={number}, mas este computador tem só {base.hardware.gpus} GPU; use "
+            f"training.num_processes={here}, mas este computador tem só {base.hardware.gpus} GPU; use "
             f"training.num_processes={base.hardware.gpus} ou training.device=cpu."
         )
     plan = plan_work(config, base.hardware, base.shape, base.quantization, tokens, number)
@@ -337,11 +338,6 @@ def cut_batches(config: ExperimentConfig, base: LoadedBase, tokens: tuple[int, i
             "data.max_length ou generation.num_beams menor"
         )
     return plan
-
-
-def planned_processes(config: ExperimentConfig) -> int:
-    """How many will train together: those that torchrun started, or those that will be started."""
-    return max(processes.count(), config.training.num_processes)
 
 
 def _lost_characters(tokenizer: PreTrainedTokenizerBase, data: PreparedData) -> str:

@@ -31,7 +31,7 @@ from cartas_mlflow.tracking.report import (
 )
 from cartas_mlflow.tracking.run import OUTCOME_TAG, TrackedRun
 from cartas_mlflow.training.fitting import Fit
-from cartas_mlflow.training.preparation import PreparedData, Setup, planned_processes
+from cartas_mlflow.training.preparation import PreparedData, Setup
 from cartas_mlflow.training.session import Session
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _derived_params(setup: Setup) -> dict[str, Any]:
         "model.fingerprint": base.location.fingerprint(),
         "derived.effective_batch": training.batch_size,
         "derived.micro_batch": micro_batch,
-        "derived.gradient_accumulation_steps": training.batch_size // micro_batch // planned_processes(setup.config),
+        "derived.gradient_accumulation_steps": training.batch_size // micro_batch // training.num_processes,
         "derived.trainable_params": setup.parameters.trainable,
         "derived.total_params": setup.parameters.total,
         "derived.evaluation_engine": setup.encoded.plan.evaluation_engine,

@@ -15,6 +15,15 @@ from cartas_mlflow.training import fitting, preparation
 from cartas_mlflow.training.session import Session
 
 
+def as_launched(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings, with the number of processes where torchrun or ``accelerate launch`` gives it.
+
+    A resumption needs as many, so that it stands with the others.
+    """
+    number = processes.count()
+    return {**(overrides or {}), **({"training.num_processes": number} if number > 1 else {})}
+
+
 @contextmanager
 def leading(setup: preparation.Setup, session: Session) -> Iterator[None]:
     """The other processes, where there are to be some, take part in what the block fits.
@@ -30,8 +39,8 @@ def leading(setup: preparation.Setup, session: Session) -> Iterator[None]:
         f"--training.device={base.hardware.device}",
         f"--model.quantization={str(base.quantization is not None).lower()}",
     ]
-    number = preparation.planned_processes(setup.config)
-    with processes.followers(settings.num_processes, words, session.folder, base.hardware.device):
+    number = settings.num_processes
+    with processes.followers(number, words, session.folder, base.hardware.device):
         if number > 1:
             say(f"Treinando com {number} processos")
         order = fitting.Order(base.precision, setup.encoded.plan, str(session.checkpoints), session.checkpoint)

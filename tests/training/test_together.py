@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ def test_started_by_torchrun_two_processes_train_what_one_trains(
     assert_same(only_run(place), alone)
     assert output.count("Tokenização concluída") == 1
     assert "Batch efetivo: 8 (4 por passagem × 1 acumulação × 2 processos)" in output
+    assert only_run(place)[0].data.params["training.num_processes"] == "2"
+
+    (checkpoint, *_) = sorted(place.glob("results/*/checkpoints/checkpoint-*"))
+    process = start(place, settings, [*BY_HAND[:-1], "4"], resume=checkpoint)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != EXIT_OK
+    assert "training.num_processes=4 difere do treinamento interrompido (2); retire essa configuração" in output
 
 
 @pytest.mark.slow
@@ -188,3 +196,14 @@ def test_a_batch_that_cannot_be_shared_is_one_sentence(others: dict[str, int], s
     with pytest.raises(SettingError) as error:
         cut_batches(config, base, (20, 40))
     assert str(error.value) == sentence
+
+
+def test_each_machine_needs_gpus_for_its_own_processes_alone(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = {"model.name": str(tiny_base), "training.device": "cpu", "training.num_processes": 4}
+    config = load_config(overrides=overrides)
+    base = load_model(settle_base(config, "configs/default.yaml", overrides))
+    two_gpus = replace(base, hardware=replace(base.hardware, device="cuda", gpus=2))
+    with pytest.raises(SettingError, match=r"training\.num_processes=4, mas este computador tem só 2 GPU; use "):
+        cut_batches(config, two_gpus, (20, 40))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert cut_batches(config, two_gpus, (20, 40)).micro_batch == 2
