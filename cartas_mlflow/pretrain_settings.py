@@ -39,6 +39,12 @@ class PretrainSettings(Section):
         description="o que se herda dele: language = embeddings e decodificador (como escreve), all = todos os pesos "
         "(continuar a aprender, com outros textos)",
     )
+    start_weight: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="parte dos pesos de partida na média que se grava, com start_keeps=all; 0 = só o que se aprendeu",
+    )
     vocabulary: int = Field(8000, ge=64, le=64_000, description="peças do vocabulário")
     shape: PretrainShape = PretrainShape()
     document_tokens: int = Field(96, ge=16, le=96, description="comprimento máximo de um trecho do corpus (tokens)")

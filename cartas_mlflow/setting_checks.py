@@ -237,8 +237,15 @@ def _check_numbers(config: ExperimentConfig) -> None:
             f"generation.do_sample=true não combina com generation.num_beams={generation.num_beams}; "
             "use num_beams=1 para sortear, ou do_sample=false para a busca em feixe."
         )
-    objectives = config.pretrain.prefix_share + config.pretrain.span_share
-    if objectives > 1:
+    pretrain = config.pretrain
+    objectives = pretrain.prefix_share + pretrain.span_share + pretrain.reword_share
+    if round(objectives, 6) > 1:
         raise SettingError(
-            f"pretrain.prefix_share e pretrain.span_share somam {objectives:g}; são frações do mesmo todo, até 1."
+            f"pretrain.prefix_share, pretrain.span_share e pretrain.reword_share somam {objectives:g}; são frações do "
+            "mesmo todo, até 1."
+        )
+    if pretrain.start_weight and (pretrain.start is None or pretrain.start_keeps != "all"):
+        raise SettingError(
+            f"pretrain.start_weight={pretrain.start_weight:g} pede pretrain.start=PASTA e pretrain.start_keeps=all; "
+            "indique-os, ou retire-o."
         )

@@ -56,7 +56,7 @@ def pretrain(config_path: str = CONFIG, overrides: Mapping[str, Any] | None = No
             raise RunInterrupted(record.how_to_go_on(session))
 
         say("6. Avaliando e gravando o base...")
-        metrics = watch.measure()
+        metrics = phases.measure_ending(config, training, watch)
         record.save_base(run, session, config.pretrain, training, domain, sources, metrics)
         record.log_ending(run, session, training, metrics, phases.is_complete(config, training))
         say(f"🔎 Execução {run.id} no experimento {run.experiment}; veja em: {run.page}")

@@ -51,8 +51,8 @@ scored.
 
 - Vocabulary: SentencePiece unigram, {vocabulary:,} pieces and 100 sentinels.
 - Objectives: prefix continuation ({prefix:.0%}), span corruption ({span:.0%}), text from its words in disorder and
-  with gaps ({reword:.0%}), text from a few of its words in any order and case, small words among them ({rest:.0%}). It
-  has seen no prompt of the fine-tuning, nor anything like one: the essays came in as prose.
+  with gaps ({reword:.0%}), text from a few of its words in any order and case, among small words and words of other
+  texts ({rest:.0%}). It has seen no prompt of the fine-tuning, nor anything like one: the essays came in as prose.
 - Optimiser: Muon for the layers' matrices, each step scaled by the size that T5's initialisation gave the tensor; Adam
   for the embeddings. Warm-up, plateau, linear decay. Weights averaged over the last steps. Packed rows.
 

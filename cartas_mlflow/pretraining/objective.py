@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -104,33 +105,45 @@ def reword(tokens: np.ndarray, objective: Objective, rng: np.random.Generator):
     return np.concatenate([kept[i] for i in order]), tokens
 
 
-def expand_keywords(tokens: np.ndarray, objective: Objective, rng: np.random.Generator):
+def expand_keywords(
+    tokens: np.ndarray, objective: Objective, rng: np.random.Generator, stranger: np.ndarray | None = None
+):
     """Input: one to eight of the text's words, none of them small, in any order and case; target: the whole text.
 
-    In every second input small words and marks stand among them. Who asks writes "Família" at will, or "de uma
-    família": to a base that has met only "família" alone, these are other words.
+    In every second input small words and marks stand among them, and up to four words of ``stranger``, another text.
+    Who asks writes "Família" at will, or "de uma família": to a base that has met only "família" alone, these are other
+    words. And most of a request is not what the answer is about.
     """
     lexicon = objective.lexicon
     words = lexicon.keywords(tokens)
     if len(words) < 2:
         return continue_prefix(tokens, objective, rng)
     count = min(int(rng.integers(1, 9)), len(words))
+    asked = [words[index] for index in rng.choice(len(words), size=count, replace=False)]
     swapped, mixed = rng.random(), 0.5 * (rng.random() < 0.5)
+    strange = lexicon.keywords(stranger) if mixed and stranger is not None else []
+    for _ in range(min(int(rng.integers(0, 5)), len(strange))):
+        asked.insert(int(rng.integers(len(asked) + 1)), strange[rng.integers(len(strange))])
     parts: list[np.ndarray] = []
-    for index in rng.choice(len(words), size=count, replace=False):
+    for word in asked:
         if lexicon.small_words and rng.random() < mixed:
             parts.append(lexicon.small_words[rng.integers(len(lexicon.small_words))])
-        parts.append(lexicon.other_case(words[index]) if rng.random() < swapped else words[index])
+        parts.append(lexicon.other_case(word) if rng.random() < swapped else word)
         if lexicon.marks and rng.random() < mixed:
             parts.append(np.asarray([lexicon.marks[rng.integers(len(lexicon.marks))]]))
     keywords = np.concatenate(parts)
     return (keywords, tokens) if len(keywords) < len(tokens) else continue_prefix(tokens, objective, rng)
 
 
-def make_example(document: np.ndarray, objective: Objective, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return (input, target), both closed by the end marker."""
+def make_example(
+    document: np.ndarray, objective: Objective, rng: np.random.Generator, stranger: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (input, target), both closed by the end marker.
+
+    stranger: another document, whose words may stand among the keywords.
+    """
     draw = rng.random()
-    made = expand_keywords
+    made = partial(expand_keywords, stranger=stranger)
     for share, form in (
         (objective.prefix_share, continue_prefix),
         (objective.span_share, corrupt_spans),

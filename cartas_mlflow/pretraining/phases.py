@@ -25,7 +25,7 @@ from cartas_mlflow.pretraining.model import build_model
 from cartas_mlflow.pretraining.objective import Objective
 from cartas_mlflow.pretraining.record import Watch, stop_when
 from cartas_mlflow.pretraining.session import PretrainingSession
-from cartas_mlflow.pretraining.start import take_vocabulary, take_weights
+from cartas_mlflow.pretraining.start import mix_weights, take_vocabulary, take_weights
 from cartas_mlflow.pretraining.training import Pretraining, WeightAverage, read_machine
 from cartas_mlflow.pretraining.vocabulary import padded_vocabulary_size, train_vocabulary
 from cartas_mlflow.pretraining.words import describe_words
@@ -177,6 +177,20 @@ def learn(
         training.run(corpus, objective, stop_when(watch, lambda: interruption.requested))
         watch.save()
     return interruption.requested and not is_complete(config, training)
+
+
+def measure_ending(config: ExperimentConfig, training: Pretraining, watch: Watch) -> dict[str, float]:
+    """The held-out losses of what will be written: the averaged weights, or their mean with those of the start.
+
+    Raises:
+        SettingError: the base of the start is gone.
+    """
+    metrics, settings = watch.measure(), config.pretrain
+    if settings.start is None or not settings.start_weight:
+        return metrics
+    mix_weights(training.average.weights, settings.start, settings.start_weight)
+    say(f"Média com os pesos de {settings.start} ({settings.start_weight:.0%} deles):".replace("%", " %"))
+    return watch.measure(mixed=True)
 
 
 def is_complete(config: ExperimentConfig, training: Pretraining) -> bool:

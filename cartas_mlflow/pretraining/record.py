@@ -75,11 +75,14 @@ class Watch:
         self.training.save(self.session.checkpoint)
         self.saved = time.monotonic()
 
-    def measure(self) -> dict[str, float]:
-        """Log the held-out losses of the averaged weights, and give them."""
+    def measure(self, mixed: bool = False) -> dict[str, float]:
+        """Log the held-out losses of the averaged weights, and give them.
+
+        mixed: they have since been averaged with those of the start: a point one step further in the curve.
+        """
         training, metrics = self.training, {}
-        step, measured = self.measured
-        if step == training.progress.step:
+        step, (measured_at, measured) = self.training.progress.step + mixed, self.measured
+        if step == measured_at:
             return measured
         training.average.swap(training.model)
         for name, documents in self.held_out.items():
@@ -87,8 +90,8 @@ class Watch:
                 values = evaluate_continuation(training.model, documents, self.decode, training.kernels)
                 metrics |= {f"{name}_{key}": value for key, value in values.items()}
         training.average.swap(training.model)
-        self.measured = training.progress.step, metrics
-        self.run.log_metrics({held_out(name): value for name, value in metrics.items()}, step=training.progress.step)
+        self.measured = step, metrics
+        self.run.log_metrics({held_out(name): value for name, value in metrics.items()}, step=step)
         say("  " + "; ".join(f"{title}: {pointed(_bits(metrics, name))}" for name, title in _measured(metrics).items()))
         return metrics
 
@@ -161,6 +164,8 @@ def save_base(
             for name in _measured(metrics)
         },
     }
+    if settings.start_weight:
+        figures["weights"] = f"{settings.start_weight:.0%} those of {settings.start}, from which it learnt on (a mean)"
     card = write_base_card(
         CardFacts(
             session.folder.name,

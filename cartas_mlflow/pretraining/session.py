@@ -22,9 +22,10 @@ FREE_ON_RESUME = (
     *(f"pretrain.{name}" for name in ("threads", "compile", "device")),
     *(f"pretrain.{name}" for name in ("log_steps", "eval_steps", "save_minutes", "held_out")),
     *(f"pretrain.{name}" for name in ("total_tokens", "decay_tokens", "domain_tokens", "domain_share")),
+    "pretrain.start_weight",
 )
-"""Where things are and how they are watched; and how the rest of the run is planned. Any other setting made what is in
-the checkpoint."""
+"""Where things are and how they are watched; how the rest of the run is planned, and what is written of it. Any other
+setting made what is in the checkpoint."""
 
 
 class PretrainingIdentity(OwnFile):
@@ -35,16 +36,22 @@ class PretrainingIdentity(OwnFile):
     made_of: dict[str, Any]
     corpus: str
     essays: str
+    start: str | None = None
+    """Digest of the weights that it began with."""
 
 
 @dataclass(frozen=True)
 class PretrainingSession:
-    """A pre-training's folder and its texts. ``run_id`` is set when it goes on with an earlier one."""
+    """A pre-training's folder and its texts. ``run_id`` is set when it goes on with an earlier one.
+
+    ``start``: digest of the weights that it began with; None if those are its own.
+    """
 
     folder: Path
     texts: Sequence[Path]
     essays: Sequence[Path]
     run_id: str | None = None
+    start: str | None = None
 
     @property
     def log_file(self) -> Path:
@@ -73,9 +80,9 @@ class PretrainingSession:
     def remember(self, run: TrackedRun, config: ExperimentConfig) -> None:
         """Write down what a resumption needs."""
         write_text(self.resolved, config.to_yaml())
-        PretrainingIdentity(run_id=run.id, experiment=run.experiment, made_of=_made_of(config), **self.digests).write(
-            self.identity
-        )
+        PretrainingIdentity(
+            run_id=run.id, experiment=run.experiment, made_of=_made_of(config), start=self.start, **self.digests
+        ).write(self.identity)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -94,7 +101,9 @@ def begin_pretraining(config: ExperimentConfig) -> PretrainingSession:
         raise SettingError("Falta a pasta do corpus; indique-a com pretrain.corpus=PASTA (arquivos .txt em português).")
     texts = find_texts(find_project_file(settings.corpus))
     essays = [] if settings.essays is None else find_essays(find_project_file(settings.essays))
-    session = PretrainingSession(_own_folder(Path(settings.output).expanduser()), texts, essays)
+    session = PretrainingSession(
+        _own_folder(Path(settings.output).expanduser()), texts, essays, start=_start_digest(settings.start)
+    )
     if not session.checkpoint.exists():
         return session
     if not session.identity.exists():
@@ -104,7 +113,7 @@ def begin_pretraining(config: ExperimentConfig) -> PretrainingSession:
         )
     earlier = PretrainingIdentity.read(session.identity, "recupere-o de uma cópia, ou indique outra pretrain.output")
     _check_same(session, config, earlier)
-    return PretrainingSession(session.folder, texts, essays, earlier.run_id)
+    return PretrainingSession(session.folder, texts, essays, earlier.run_id, earlier.start)
 
 
 def _own_folder(folder: Path) -> Path:
@@ -141,12 +150,21 @@ def _check_same(session: PretrainingSession, config: ExperimentConfig, earlier: 
                 f"{what} desde o início do pré-treino em {session.folder}; recupere os textos de então, ou indique "
                 "outra pasta em pretrain.output."
             )
+    if config.pretrain.start_weight and earlier.start not in {None, session.start}:
+        raise TrainingError(
+            f"O base {config.pretrain.start} mudou desde o início do pré-treino em {session.folder}; recupere o de "
+            "então, ou retire pretrain.start_weight."
+        )
 
 
 def _made_of(config: ExperimentConfig) -> dict[str, Any]:
     return {
         key: value for key, value in config.flat().items() if key.startswith("pretrain.") and key not in FREE_ON_RESUME
     }
+
+
+def _start_digest(base: str | None) -> str | None:
+    return None if base is None else _digest(sorted(find_project_file(base).glob("*.safetensors")))
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -1,8 +1,10 @@
-"""A pre-training that begins with an earlier base: with its language alone, or with all of it."""
+"""A pre-training that begins with an earlier base: with its language alone, or with all of it, to which it may return
+half-way."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from cartas_mlflow.modeling.base import TOKENIZER_FILES, BaseLocation
 from cartas_mlflow.modeling.loading import load_base
 
 if TYPE_CHECKING:
+    import torch
     from transformers import T5ForConditionalGeneration
 
 CROSS_ATTENTION = ".EncDecAttention."
@@ -43,15 +46,36 @@ def take_weights(model: T5ForConditionalGeneration, base: str, keeps: str) -> No
     Raises:
         SettingError: the base has another shape or vocabulary.
     """
-    earlier = load_base(BaseLocation(base, _folder(base), "folder")).state_dict()
     own = model.state_dict()
     kept = {name for name in own if keeps == "all" or (name.startswith(_KEPT) and CROSS_ATTENTION not in name)}
-    for name in sorted(kept):
-        if name not in earlier or earlier[name].shape != own[name].shape:
+    for name, earlier in _weights(base, {name: own[name] for name in kept}).items():
+        own[name].copy_(earlier)
+
+
+def mix_weights(weights: Mapping[str, torch.Tensor], base: str, share: float) -> None:
+    """Take the mean, in place, of weights and those of the base that they were learnt from.
+
+    What was learnt stays nearly whole, and what the base could do before comes back (WiSE-FT: Wortsman et al. 2022,
+    arXiv:2109.01903, equation 1).
+
+    Args:
+        share: of the base's, from 0 to 1.
+
+    Raises:
+        SettingError: the base is gone, or has another shape or vocabulary.
+    """
+    for name, earlier in _weights(base, weights).items():
+        weights[name].lerp_(earlier.to(weights[name]), share)
+
+
+def _weights(base: str, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    earlier = load_base(BaseLocation(base, _folder(base), "folder")).state_dict()
+    for name in sorted(like):
+        if name not in earlier or earlier[name].shape != like[name].shape:
             raise SettingError(
                 f"pretrain.start={base} tem outra forma ({name}); use a sua em pretrain.shape e pretrain.vocabulary."
             )
-        own[name].copy_(earlier[name])
+    return {name: earlier[name] for name in like}
 
 
 def _folder(base: str) -> Path:

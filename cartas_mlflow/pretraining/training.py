@@ -75,7 +75,11 @@ def draw_chunk(
     from_domain = round(_CHUNK * settings.domain_share) if in_domain_part else 0
     documents = [corpus.general[i] for i in rng.choice(len(chances), size=_CHUNK - from_domain, p=chances)]
     documents += [corpus.domain[i] for i in rng.integers(0, max(1, len(corpus.domain)), size=from_domain)]
-    examples = [make_example(document, objective, rng) for document in documents]
+    strangers = documents[1:] + documents[:1]
+    examples = [
+        make_example(document, objective, rng, stranger)
+        for document, stranger in zip(documents, strangers, strict=True)
+    ]
     return list(make_batches(examples, PackShape(rows=rows), rng))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file
@@ -191,6 +192,34 @@ def test_an_interrupted_pre_training_goes_on_in_its_run_to_the_same_weights(
 
 
 @pytest.mark.slow
+def test_a_base_that_learnt_on_is_written_as_the_mean_with_the_one_it_began_with(
+    settings: dict[str, str], tmp_path: Path, tracking_store: str, said: list[str]
+) -> None:
+    short = {**settings, "pretrain.total_tokens": "30000", "pretrain.decay_tokens": "10000"}
+    before = pretrain(overrides={**short, "pretrain.output": str(tmp_path / "antes")})
+    on = {**short, "pretrain.start": str(before), "pretrain.start_keeps": "all"}
+    weights = load_file(before / "model.safetensors")
+
+    half = load_file(pretrain(overrides={**on, "pretrain.start_weight": "0.5"}) / "model.safetensors")
+    assert f"Média com os pesos de {before} (50 % deles):" in said
+    assert "| weights | 50% those of" in (tmp_path / "base" / "base" / "README.md").read_text(encoding="utf-8")
+    (last, learnt), (step, mixed) = curve(tracking_store, runs_of(tracking_store)[0], "eval/bits_per_character")[-2:]
+    assert (step, mixed != learnt) == (last + 1, True)
+
+    (before / "model.safetensors").rename(tmp_path / "de-antes.safetensors")
+    shutil.copy(tmp_path / "base" / "base" / "model.safetensors", before)
+    with pytest.raises(TrainingError, match=f"^O base {before} mudou desde o início do pré-treino em "):
+        pretrain(overrides={**on, "pretrain.start_weight": "0.25"})
+    whole = load_file(pretrain(overrides=on) / "model.safetensors")  # nothing is learnt again
+    assert sum("já está completo" in line for line in said) == 1
+    for name, tensor in half.items():
+        torch.testing.assert_close(
+            tensor.float(), (weights[name].float() + whole[name].float()) / 2, atol=4e-3, rtol=2e-2, msg=name
+        )
+        assert not torch.equal(tensor, whole[name]), name
+
+
+@pytest.mark.slow
 def test_mlflow_run_goes_on_with_a_pre_training_in_the_run_that_it_opened(
     settings: dict[str, str], tracking_store: str
 ) -> None:
@@ -296,8 +325,13 @@ def test_weights_and_shares_that_make_no_sense_are_refused(settings: dict[str, s
         "separados por vírgula (ex.: biblia:0.15)."
     )
     assert refusal(settings, SettingError, prefix_share="0.9", span_share="0.2") == (
-        "pretrain.prefix_share e pretrain.span_share somam 1.1; são frações do mesmo todo, até 1."
+        "pretrain.prefix_share, pretrain.span_share e pretrain.reword_share somam 1.2; são frações do mesmo todo, até "
+        "1."
     )
+    for wrong in ({}, {"start": "data/base/cartas-t5-mini"}):
+        assert refusal(settings, SettingError, start_weight="0.5", **wrong) == (
+            "pretrain.start_weight=0.5 pede pretrain.start=PASTA e pretrain.start_keeps=all; indique-os, ou retire-o."
+        )
 
 
 def test_compiling_without_a_compiler_is_refused_at_once(

@@ -111,6 +111,29 @@ def test_keywords_come_in_either_case_and_among_small_words(tokenizer: PreTraine
     assert 0.2 < with_small < 0.6, "every second input stays bare"
 
 
+def test_words_of_another_text_stand_among_the_keywords(tokenizer: PreTrainedTokenizerBase) -> None:
+    lexicon = describe_words(tokenizer, len(tokenizer))
+    objective = Objective(0, 0, 0, tokenizer.convert_tokens_to_ids("<extra_id_0>"), lexicon)
+    text, other = (
+        np.asarray(tokenizer(line, add_special_tokens=False)["input_ids"])
+        for line in (
+            "A família pôs o bolo na mesa da cozinha, acendeu uma vela e cantou bem alto para a avó de noventa anos. "
+            * 3,
+            "O marinheiro subiu ao mastro: vento forte, chuva fina, nenhum porto.",
+        )
+    )
+    theirs = {"marinheiro", "subiu", "mastro", "vento", "forte", "chuva", "fina", "nenhum", "porto"}
+    counts = []
+    for seed in range(400):
+        source, target = expand_keywords(text, objective, np.random.default_rng(seed), other)
+        words = [word.lower() for word in re.findall(r"\w+", tokenizer.decode(source))]
+        counts.append(sum(word in theirs for word in words))
+        assert np.array_equal(target, text), "what is asked for is the text alone"
+        assert [word for word in words if word not in theirs and word not in SMALL_WORDS], "some of its own words"
+    assert {*counts} == {0, 1, 2, 3, 4}
+    assert 0.5 < counts.count(0) / len(counts) < 0.7, "every second input has none at all"
+
+
 def test_a_long_text_is_split_at_its_sentences() -> None:
     def words(text: str) -> int:
         return len(text.split())

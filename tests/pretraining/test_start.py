@@ -14,7 +14,7 @@ from cartas_mlflow.modeling.base import BaseLocation
 from cartas_mlflow.modeling.loading import load_base, load_tokenizer
 from cartas_mlflow.pretrain_settings import PretrainShape
 from cartas_mlflow.pretraining.model import build_model
-from cartas_mlflow.pretraining.start import CROSS_ATTENTION, take_vocabulary, take_weights
+from cartas_mlflow.pretraining.start import CROSS_ATTENTION, mix_weights, take_vocabulary, take_weights
 
 SHAPE = PretrainShape(d_model=64, d_ff=64, heads=1, encoder_layers=1, decoder_layers=2)
 
@@ -50,6 +50,15 @@ def test_all_of_a_base_can_stay(earlier: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_what_was_learnt_can_go_part_of_the_way_back(earlier: Path) -> None:
+    before = load_base(BaseLocation("anterior", earlier, "folder")).state_dict()
+    learnt = dict(build_model(SHAPE, 1024, seed=2).named_parameters())
+    mixed = {name: tensor.detach().clone() for name, tensor in learnt.items()}
+    mix_weights(mixed, str(earlier), 0.25)
+    for name, tensor in mixed.items():
+        torch.testing.assert_close(tensor, 0.75 * learnt[name].detach() + 0.25 * before[name])
+
+
 def test_the_vocabulary_is_the_base_s(earlier: Path, tmp_path: Path) -> None:
     take_vocabulary(str(earlier), tmp_path / "tokenizer")
     text = "O Louco abre a janela."
@@ -60,6 +69,8 @@ def test_another_shape_and_no_base_are_one_sentence_each(earlier: Path, tmp_path
     other = build_model(SHAPE.model_copy(update={"d_ff": 128}), 1024, seed=2)
     with pytest.raises(SettingError, match="tem outra forma"):
         take_weights(other, str(earlier), "language")
+    with pytest.raises(SettingError, match="tem outra forma"):
+        mix_weights(other.state_dict(), str(earlier), 0.5)
     (tmp_path / "vazia").mkdir()
     (tmp_path / "vazia" / "notas.json").write_text(json.dumps({}), encoding="utf-8")
     with pytest.raises(SettingError, match="não é a pasta de um modelo base"):
