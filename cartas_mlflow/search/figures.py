@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, BLUE, RED, PALE = "#22313f", "#6b7a88", "#e3e8ec", "#2a6f97", "#c8553d", "#a9c4d4"
 ENOUGH = 15
-"""Complete trials from which on an importance is more than a hint."""
+"""Trials from which on an importance is more than a hint."""
 BEYOND = 0.2
 """How far beyond the untuned base the pictures go, in parts of the way from the best trial to it."""
 
@@ -60,11 +60,28 @@ class StudyView:
         return max(value, edge) if self.maximize else min(value, edge)
 
     @property
+    def judged(self) -> list[FrozenTrial]:
+        """The trials that were measured after an epoch, the cut ones too."""
+        return [t for t in self.trials if t.state.name in {"COMPLETE", "PRUNED"} and t.intermediate_values]
+
+    @property
+    def common_epoch(self) -> int:
+        """The last epoch that each of the judged trials reached."""
+        return min(max(trial.intermediate_values) for trial in self.judged)
+
+    @property
     def weighed(self) -> list[FrozenTrial]:
-        """The complete trials, their values :meth:`clipped`."""
-        trials = [copy.copy(trial) for trial in self.complete]
+        """The judged trials, as complete ones: the best value that each had up to the common epoch, :meth:`clipped`.
+
+        Among those alone that no pruner cut, whatever made the others bad would seem to weigh little.
+        """
+        from optuna.trial import TrialState
+
+        choose, epoch = (max if self.maximize else min), self.common_epoch
+        trials = [copy.copy(trial) for trial in self.judged]
         for trial in trials:
-            trial.value = self.clipped(trial.value)
+            values = [value for step, value in trial.intermediate_values.items() if step <= epoch]
+            trial.state, trial.value = TrialState.COMPLETE, self.clipped(choose(values))
         return trials
 
     def running_best(self) -> list[tuple[int, float]]:
@@ -76,26 +93,28 @@ class StudyView:
 
 
 def importances(view: StudyView, seed: int) -> dict[str, float]:
-    """Share of the differences between complete trials that each setting explains (fANOVA; Hutter et al., 2014).
+    """Share of the differences between trials that each setting explains (fANOVA; Hutter et al., 2014).
 
-    A trial that ruined the base counts as :meth:`StudyView.clipped`: its distance would explain everything. Empty with
-    fewer than four complete trials, or with none that differ: there is nothing to explain then.
+    The differences are those at the last epoch that all of them reached (:attr:`StudyView.weighed`). A trial that
+    ruined the base counts as :meth:`StudyView.clipped`: its distance would explain everything. Empty with fewer than
+    four trials, or with none that differ: there is nothing to explain then.
     """
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    complete = view.complete
-    if len(complete) < 4 or len({trial.value for trial in complete}) < 2 or not view.parameters:
+    if not view.complete or len(view.judged) < 4:
         return {}
-    study = _study_of(view, view.weighed)
-    shared = [name for name in view.parameters if all(name in trial.params for trial in complete)]
-    if not shared:
+    weighed = view.weighed
+    shared = [name for name in view.parameters if all(name in trial.params for trial in weighed)]
+    if len({trial.value for trial in weighed}) < 2 or not shared:
         return {}
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed), params=shared)
+    return get_param_importances(
+        _study_of(view, weighed), evaluator=FanovaImportanceEvaluator(seed=seed), params=shared
+    )
 
 
-def standing(complete: int) -> str:
+def standing(trials: int, epoch: int) -> str:
     """How much an importance stands on, in words."""
-    return f"{complete} tentativas completas" + ("; são poucas: uma pista" if complete < ENOUGH else "")
+    return f"{trials} tentativas na época {epoch}" + ("; são poucas: uma pista" if trials < ENOUGH else "")
 
 
 def draw_study(view: StudyView, shares: Mapping[str, float]) -> dict[str, Figure]:
@@ -104,7 +123,7 @@ def draw_study(view: StudyView, shares: Mapping[str, float]) -> dict[str, Figure
     if view.complete:
         figures["history"] = _draw_history(view)
     if shares:
-        figures["importances"] = _draw_importances(shares, len(view.complete))
+        figures["importances"] = _draw_importances(shares, standing(len(view.judged), view.common_epoch))
     if len(view.complete) > 1 and view.parameters:
         figures["parallel_coordinates"] = _draw_parallel(view)
         figures["slices"] = _draw_slices(view)
@@ -193,13 +212,13 @@ def _draw_history(view: StudyView) -> Figure:
     return figure
 
 
-def _draw_importances(shares: Mapping[str, float], complete: int) -> Figure:
+def _draw_importances(shares: Mapping[str, float], basis: str) -> Figure:
     figure, (axes,) = _panels(1, 8.0, 1.4 + 0.4 * len(shares))
     names = list(shares)[::-1]
     bars = axes.barh(range(len(names)), [shares[name] for name in names], color=BLUE, height=0.6)
     axes.set_yticks(range(len(names)), labels=names)
     axes.bar_label(bars, [f"{100 * shares[name]:.0f} %" for name in names], padding=4, fontsize=9, color=INK)
-    title = f"Quanto cada configuração pesou\n(fANOVA, {standing(complete)})"
+    title = f"Quanto cada configuração pesou\n(fANOVA, {basis})"
     axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
     axes.set_xlim(0, max(1e-9, 1.12 * max(shares.values())))
     axes.set_xticks([])

@@ -257,7 +257,7 @@ def _description(
         "*Configurações:* "
         + textwrap.shorten("; ".join(f"{name}={_cell(settings[name])}" for name in order), LINE, placeholder=" …"),
         f"*Pesaram:* {', '.join(f'{name} {100 * share:.0f} %' for name, share in list(shares.items())[:SHOWN_SHARES])} "
-        f"(fANOVA, {standing(len(view.complete))})."
+        f"(fANOVA, {standing(len(view.judged), view.common_epoch)})."
         if shares
         else None,
         "*Treinar com elas:* `-P config=best.yaml` (de `search/`); todas as tentativas em `search/trials.csv`.",

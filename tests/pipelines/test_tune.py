@@ -230,7 +230,7 @@ def test_the_study_has_pictures_a_page_and_the_table_of_trials(searched: Place) 
         r"\*\*Perda \d,\d{4}\*\*, a melhor de 4 tentativas \(a \d, .*\); modelo sem ajuste: \d,\d{4};", result
     )
     assert "training.learning_rate" in settings
-    assert weighed.endswith("(fANOVA, 4 tentativas completas; são poucas: uma pista).")
+    assert weighed.endswith("(fANOVA, 4 tentativas na época 1; são poucas: uma pista).")
     assert "`-P config=best.yaml`" in place
 
 

@@ -160,6 +160,24 @@ def test_the_untuned_base_is_a_line_and_an_importance_says_what_it_stands_on(
     figures = draw_study(view, importances(view, seed=1))
     lines = {line.get_label(): list(line.get_ydata()) for line in figures["history"].axes[0].lines}
     assert lines["modelo sem ajuste"] == [0.01, 0.01]
-    assert f"{len(view.complete)} tentativas completas" in figures["importances"].axes[0].get_title(loc="left")
-    assert standing(14) == "14 tentativas completas; são poucas: uma pista"
-    assert standing(15) == "15 tentativas completas"
+    assert "(fANOVA, 6 tentativas na época 1; são poucas: uma pista)" in figures["importances"].axes[0].get_title(
+        loc="left"
+    )
+    assert standing(14, 2) == "14 tentativas na época 2; são poucas: uma pista"
+    assert standing(15, 6) == "15 tentativas na época 6"
+
+
+def test_an_importance_weighs_what_the_pruner_cut_at_the_epoch_that_all_trials_reached() -> None:
+    """Every low rate is cut at its second epoch: among the complete trials alone the rate would decide nothing."""
+    kinds = ("cosine", "constant")
+    complete = [trial(3.6 + 0.02 * (n % 2), 1e-3 * (1 + n % 3 / 10), kinds[n % 2]) for n in range(8)]
+    for number, one in enumerate(complete):
+        one.intermediate_values = {1: 3.9, 2: 3.75 + 0.001 * number, 3: one.value}
+    cut = [trial(4.0, 2e-5 * (1 + n), kinds[n % 2], state=TrialState.PRUNED) for n in range(8)]
+    for number, one in enumerate(cut):
+        one.intermediate_values = {1: 4.1, 2: 4.0 + 0.001 * number}
+    seen = view(*complete, *cut, maximize=False)
+    assert seen.common_epoch == 2
+    assert [one.value for one in seen.weighed] == [one.intermediate_values[2] for one in (*complete, *cut)]
+    assert importances(seen, seed=1)["training.learning_rate"] > 0.8
+    assert importances(view(*complete, maximize=False), seed=1)["training.scheduler"] > 0.5
