@@ -136,6 +136,7 @@ def test_a_training_a_search_and_the_champion_live_on_the_shared_server(
         assert champion.write(pd.DataFrame(request))[0]
 
         settings = {**quick, "training.epochs": 1, "study": "noite", "trials": 2}
+        del settings["training.learning_rate"]  # it is searched for
         assert main(["tune", *(f"--{name}={value}" for name, value in settings.items())]) == EXIT_OK
         (study,) = client.search_runs([trained.run.info.experiment_id], "tags.`search.study` = 'noite'")
         assert study.data.tags["outcome"] == "finished"
