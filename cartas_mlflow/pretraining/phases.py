@@ -189,7 +189,7 @@ def measure_ending(config: ExperimentConfig, training: Pretraining, watch: Watch
     if settings.start is None or not settings.start_weight:
         return metrics
     mix_weights(training.average.weights, settings.start, settings.start_weight)
-    say(f"Média com os pesos de {settings.start} ({settings.start_weight:.0%} deles):".replace("%", " %"))
+    say(f"Média com os pesos de {settings.start} ({100 * settings.start_weight:.0f} % deles):")
     return watch.measure(mixed=True)
 
 

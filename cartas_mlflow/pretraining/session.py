@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cartas_mlflow.errors import SettingError, TrainingError
 from cartas_mlflow.files import OwnFile, write_text
 from cartas_mlflow.pretraining.corpus import find_texts
 from cartas_mlflow.pretraining.essays import find_essays
+from cartas_mlflow.pretraining.start import find_start
 from cartas_mlflow.settings import ExperimentConfig
 from cartas_mlflow.tracking.run import TrackedRun, param_text
 
@@ -37,14 +38,14 @@ class PretrainingIdentity(OwnFile):
     corpus: str
     essays: str
     start: str | None = None
-    """Digest of the weights that it began with."""
+    """Fingerprint of the weights that it began with."""
 
 
 @dataclass(frozen=True)
 class PretrainingSession:
     """A pre-training's folder and its texts. ``run_id`` is set when it goes on with an earlier one.
 
-    ``start``: digest of the weights that it began with; None if those are its own.
+    ``start``: fingerprint of the weights that it began with; None if those are its own.
     """
 
     folder: Path
@@ -101,11 +102,9 @@ def begin_pretraining(config: ExperimentConfig) -> PretrainingSession:
         raise SettingError("Falta a pasta do corpus; indique-a com pretrain.corpus=PASTA (arquivos .txt em português).")
     texts = find_texts(find_project_file(settings.corpus))
     essays = [] if settings.essays is None else find_essays(find_project_file(settings.essays))
-    session = PretrainingSession(
-        _own_folder(Path(settings.output).expanduser()), texts, essays, start=_start_digest(settings.start)
-    )
+    session = PretrainingSession(_own_folder(Path(settings.output).expanduser()), texts, essays)
     if not session.checkpoint.exists():
-        return session
+        return session if settings.start is None else replace(session, start=find_start(settings.start).fingerprint())
     if not session.identity.exists():
         raise TrainingError(
             f"{session.checkpoint} não tem ao lado o run.json do seu pré-treino; indique outra pasta em "
@@ -113,7 +112,7 @@ def begin_pretraining(config: ExperimentConfig) -> PretrainingSession:
         )
     earlier = PretrainingIdentity.read(session.identity, "recupere-o de uma cópia, ou indique outra pretrain.output")
     _check_same(session, config, earlier)
-    return PretrainingSession(session.folder, texts, essays, earlier.run_id, earlier.start)
+    return replace(session, run_id=earlier.run_id, start=earlier.start)
 
 
 def _own_folder(folder: Path) -> Path:
@@ -150,9 +149,10 @@ def _check_same(session: PretrainingSession, config: ExperimentConfig, earlier: 
                 f"{what} desde o início do pré-treino em {session.folder}; recupere os textos de então, ou indique "
                 "outra pasta em pretrain.output."
             )
-    if config.pretrain.start_weight and earlier.start not in {None, session.start}:
+    start, share = config.pretrain.start, config.pretrain.start_weight
+    if share and start and earlier.start and not find_start(start).has_fingerprint(earlier.start):
         raise TrainingError(
-            f"O base {config.pretrain.start} mudou desde o início do pré-treino em {session.folder}; recupere o de "
+            f"O base {start} mudou desde o início do pré-treino em {session.folder}; recupere o de "
             "então, ou retire pretrain.start_weight."
         )
 
@@ -161,10 +161,6 @@ def _made_of(config: ExperimentConfig) -> dict[str, Any]:
     return {
         key: value for key, value in config.flat().items() if key.startswith("pretrain.") and key not in FREE_ON_RESUME
     }
-
-
-def _start_digest(base: str | None) -> str | None:
-    return None if base is None else _digest(sorted(find_project_file(base).glob("*.safetensors")))
 
 
 def _digest(files: Sequence[Path]) -> str:

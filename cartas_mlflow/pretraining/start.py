@@ -21,13 +21,25 @@ CROSS_ATTENTION = ".EncDecAttention."
 _KEPT = ("shared.", "decoder.")
 
 
+def find_start(base: str) -> BaseLocation:
+    """The base that a pre-training begins with.
+
+    Raises:
+        SettingError: the folder is no base.
+    """
+    folder = find_project_file(base)
+    if not (folder / "config.json").is_file():
+        raise SettingError(f"pretrain.start={base} não é a pasta de um modelo base; indique uma que tenha config.json.")
+    return BaseLocation(base, folder, "folder")
+
+
 def take_vocabulary(base: str, folder: Path) -> None:
     """Copy a base's tokenizer.
 
     Raises:
         SettingError: there is none.
     """
-    source = _folder(base)
+    source = find_start(base).folder
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*TOKENIZER_FILES, "tokenizer_config.json"):
         if (source / name).exists():
@@ -69,17 +81,10 @@ def mix_weights(weights: Mapping[str, torch.Tensor], base: str, share: float) ->
 
 
 def _weights(base: str, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    earlier = load_base(BaseLocation(base, _folder(base), "folder")).state_dict()
+    earlier = load_base(find_start(base)).state_dict()
     for name in sorted(like):
         if name not in earlier or earlier[name].shape != like[name].shape:
             raise SettingError(
                 f"pretrain.start={base} tem outra forma ({name}); use a sua em pretrain.shape e pretrain.vocabulary."
             )
     return {name: earlier[name] for name in like}
-
-
-def _folder(base: str) -> Path:
-    folder = find_project_file(base)
-    if not (folder / "config.json").is_file():
-        raise SettingError(f"pretrain.start={base} não é a pasta de um modelo base; indique uma que tenha config.json.")
-    return folder

@@ -20,8 +20,10 @@ def as_launched(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
 
     A resumption needs as many, so that it stands with the others.
     """
-    number = processes.count()
-    return {**(overrides or {}), **({"training.num_processes": number} if number > 1 else {})}
+    given = dict(overrides or {})
+    if processes.count() > 1:
+        given["training.num_processes"] = processes.count()
+    return given
 
 
 @contextmanager
